@@ -1,0 +1,161 @@
+"""Backend ``keops``: KeOps reductions, which never write a score to memory.
+
+Method: Charlier, Feydy, Glaunes, Collin, Durif, "Kernel operations on the GPU, with autodiff, without memory
+overflows", JMLR 22, 2021. KeOps compiles one program per formula, dimension and dtype, with g++ on a CPU (5 to 80 s)
+and with NVRTC on a GPU, and caches it on disk; ``pykeops`` is imported by the first call, not with this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAME = "keops"
+PROBE_DIM = 2
+
+_SCORE = "((X|Y)+H)"
+_lock = threading.RLock()
+
+
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Environment in which importing pykeops prints nothing; both packages read their own variable."""
+    names = ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE")
+    before = {name: os.environ.get(name) for name in names}
+    for name in names:
+        os.environ.setdefault(name, "0")
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@functools.lru_cache(maxsize=256)
+def _reduction(operation: str, axis: int, dim: int, weight: str, extra: str, **options: Any) -> Any:
+    with _quiet_import():
+        from pykeops.torch import Genred
+    formula = {"Min": f"U-{_SCORE}", "Sum": f"Exp({_SCORE}-U)", "KMin_ArgKMin": f"Minus({_SCORE})"}.get(
+        operation, _SCORE
+    )
+    aliases = [f"X=Vi({dim})", f"Y=Vj({dim})", "H=Vj(1)"] + ([extra] if extra else [])
+    if weight:
+        options["formula2"] = weight
+    return Genred(formula, aliases, reduction_op=operation, axis=axis, **options)
+
+
+def _run(
+    operation: str, x: Tensor, *arguments: Tensor, axis: int = 1, weight: str = "", extra: str = "", **options: Any
+) -> Any:
+    """Apply the reduction to contiguous arguments on the device where they live."""
+    with _lock:
+        reduce = _reduction(operation, axis, x.shape[1], weight, extra, **options)
+        backend = "CPU" if x.device.type == "cpu" else "GPU_1D"
+        return reduce(*(argument.contiguous() for argument in (x, *arguments)), backend=backend)
+
+
+def _check_indexable(y: Tensor) -> None:
+    # KeOps returns indices as numbers of the dtype of the scores.
+    limit = 2**24 if y.dtype == torch.float32 else 2**53
+    if len(y) > limit:
+        raise NotImplementedError(f"KeOps indexes at most {limit} targets in {y.dtype}; got {len(y)}.")
+
+
+@contextlib.contextmanager
+def _current_device(x: Tensor) -> Iterator[None]:
+    with torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext():
+        yield
+
+
+def probe(device: str) -> str | None:
+    """Why KeOps cannot run on ``"cpu"`` or ``"cuda"``; None if a tiny reduction gave the right answer.
+
+    Importing pykeops proves nothing: a missing compiler shows at the first reduction, an unwritable cache as OSError.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        return "this build of torch finds no CUDA device"
+    try:
+        x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5]], device=device)
+        index, _ = assign(x, x, torch.zeros(3, device=device))
+        if index.tolist() != [0, 1, 2]:
+            return (
+                f"a tiny reduction gave {index.tolist()} instead of [0, 1, 2]; empty the cache: pykeops.clean_pykeops()"
+            )
+    except (Exception, SystemExit) as error:
+        return f"{type(error).__name__}: {str(error).strip() or 'no message'}. {_advice(error, device)}"
+    return None
+
+
+def _advice(error: BaseException, device: str) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in ("pykeops", "keopscore"):
+        return "Install it: pip install pykeops."
+    cache = os.environ.get("KEOPS_CACHE_FOLDER") or os.path.join(os.path.expanduser("~"), ".cache")
+    if isinstance(error, OSError) and str(error.filename or "").startswith(cache):
+        return f"KeOps writes compiled code under {cache}; set KEOPS_CACHE_FOLDER to a folder that can be written to."
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        return "KeOps compiles with g++, which is not on the PATH; install it, or set CXX to a C++ compiler."
+    return (
+        f"KeOps compiles on first use: check the C++ compiler{' and the CUDA toolkit' if device == 'cuda' else ''}, "
+        f"and that {cache} can be written to (KEOPS_CACHE_FOLDER chooses another folder)."
+    )
+
+
+def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Index and value of the best target of each sample: two tensors (m,)."""
+    _check_indexable(y)
+    with _current_device(x):
+        value, index = _run("Max_ArgMax", x, y, h[:, None])
+    return index.reshape(-1), value.reshape(-1)
+
+
+def top_k(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Indices and values of the k best targets of each sample, values descending: two tensors (m, k)."""
+    _check_indexable(y)
+    with _current_device(x):
+        value, index = _run("KMin_ArgKMin", x, y, h[:, None], opt_arg=k)
+    return index.reshape(-1, k), value.reshape(-1, k).neg()
+
+
+def _soft(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Scaled samples and heights (scores over eps), log-sum-exp (m, 1), mean (m, d), and the eps that was used."""
+    bound = float(x.norm(dim=1).max()) * float(y.norm(dim=1).max()) + float(h.abs().max())
+    eps = max(eps, bound * 1e-30, float(torch.finfo(x.dtype).tiny) * 4)  # no gap between scores is as small
+    x, h = x / eps, (h / eps)[:, None]
+    with _current_device(x):
+        out = _run("Max_SumShiftExpWeight", x, y, h, weight="Concat(IntCst(1),Y)")
+    return x, h, out[:, :1] + out[:, 1:2].log(), out[:, 2:] / out[:, 1:2], eps
+
+
+def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """``eps log sum_j exp(s_ij/eps)``, (m,), and the softmax-weighted mean of the targets, (m, d)."""
+    _, _, log_sum, mean, eps = _soft(x, y, h, eps)
+    return log_sum[:, 0] * eps, mean
+
+
+def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
+    """Sum over the samples of the softmax probabilities, (n,) float64, accumulated in float64."""
+    x, scaled, log_sum, _, _ = _soft(x, y, h, eps)
+    with _current_device(x):
+        counts = _run("Sum", x, y, scaled, log_sum, axis=0, extra="U=Vi(1)", use_double_acc=True)
+    return counts[:, 0].double()
+
+
+def slack(x: Tensor, y: Tensor, h: Tensor) -> Tensor:
+    """``min_i u_h(x_i) - s_ij`` for each target, (n,)."""
+    _, value = assign(x, y, h)
+    with _current_device(x):
+        gaps = _run("Min", x, y, h[:, None], value[:, None], axis=0, extra="U=Vi(1)")
+    least = gaps[:, 0]
+    return torch.where(torch.isfinite(least), least, torch.full_like(least, math.inf))
