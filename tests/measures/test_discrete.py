@@ -1,0 +1,86 @@
+"""The target measure: normalised weights, merged duplicates, refusals."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import otgan as og
+
+
+def test_without_duplicates_nothing_moves():
+    y = np.random.default_rng(0).normal(size=(100, 3))
+    target = og.DiscreteMeasure(y)
+    assert torch.equal(target.points, torch.from_numpy(y))
+    assert torch.equal(target.index, torch.arange(100))
+    assert target.weights.sum() == pytest.approx(1.0)
+    assert (target.n, target.n_given, target.dim) == (100, 100, 3)
+
+
+@given(
+    hnp.arrays(
+        np.float64, st.tuples(st.integers(1, 30), st.integers(1, 3)), elements=st.sampled_from([0.0, -0.0, 1.0, 2.5])
+    ),
+    st.data(),
+)
+def test_duplicates_are_merged_with_their_weights(y, data):
+    b = np.array(data.draw(st.lists(st.floats(0.1, 10), min_size=len(y), max_size=len(y))))
+    target = og.DiscreteMeasure(y, b)
+    assert len(np.unique(target.points.numpy() + 0.0, axis=0)) == target.n
+    assert np.array_equal(target.points[target.index].numpy(), y)
+    merged = np.zeros(target.n)
+    np.add.at(merged, target.index.numpy(), b / b.sum())
+    assert np.allclose(target.weights.numpy(), merged, rtol=1e-12)
+    first = [int(np.flatnonzero(target.index.numpy() == i)[0]) for i in range(target.n)]
+    assert first == sorted(first), "order of first appearance"
+    assert torch.equal(target.expand(target.points), torch.from_numpy(y))
+
+
+def test_moments():
+    target = og.DiscreteMeasure([[0.0, 0.0], [2.0, 0.0]], weights=[3, 1])
+    assert target.mean.tolist() == [0.5, 0.0]
+    assert target.variance == pytest.approx(0.75)
+    assert target.second_moment == pytest.approx(1.0)
+
+
+def test_integer_arrays_and_lists_are_numbers():
+    target = og.DiscreteMeasure(np.arange(6).reshape(3, 2), weights=[1, 1, 2])
+    assert target.points.dtype == torch.float64
+    assert target.weights.tolist() == [0.25, 0.25, 0.5]
+    assert og.DiscreteMeasure(np.arange(4, dtype=">f4").reshape(2, 2)).points.dtype == torch.float32
+    assert og.DiscreteMeasure(np.arange(4.0).reshape(2, 2)[::-1]).points[0, 0] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("points", "weights", "words"),
+    [
+        (np.zeros((0, 2)), None, "empty"),
+        (np.zeros((2, 0)), None, "empty"),
+        (np.zeros(3), None, r"\(n, d\)"),
+        (np.zeros((2, 3, 4)), None, "flatten"),
+        ([[0.0, np.nan]], None, "NaN or infinite"),
+        ([[0.0, np.inf]], None, "NaN or infinite"),
+        ([[1e200, 0.0]], None, "rescale"),
+        ([[1.0, 2.0], [3.0]], None, "ragged"),
+        ([["a", "b"]], None, "real numbers"),
+        (np.zeros((2, 2), complex), None, "real numbers"),
+        (torch.zeros(2, 2, dtype=torch.float16), None, "float32 or float64"),
+        (torch.zeros(2, 2).to_sparse(), None, "dense"),
+        (np.eye(2), [1.0], "shape"),
+        (np.eye(2), [1.0, -1.0], "> 0"),
+        (np.eye(2), [1.0, 0.0], "> 0"),
+        (np.eye(2), [1.0, np.nan], "NaN"),
+    ],
+)
+def test_refusals_are_sentences(points, weights, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        og.DiscreteMeasure(points, weights)
+
+
+def test_a_million_points_merge_quickly():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 500, size=(1_000_000, 2)).astype(np.float32)
+    target = og.DiscreteMeasure(y)
+    assert target.n == 250_000 - (250_000 - len(np.unique(y @ np.array([500.0, 1.0]))))
