@@ -1,0 +1,8 @@
+"""From a source and a target to the heights of the Brenier potential; ``solve`` picks the method."""
+
+from otgan.solvers.adam import Adam
+from otgan.solvers.discrete import Discrete
+from otgan.solvers.result import ConvergenceError, Plan, Result
+from otgan.solvers.solve import SOLVERS, solve
+
+__all__ = ["SOLVERS", "Adam", "ConvergenceError", "Discrete", "Plan", "Result", "solve"]

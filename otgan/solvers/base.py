@@ -1,0 +1,91 @@
+"""What every solver is given and gives back."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from otgan.callbacks import State
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from otgan.callbacks import Callback
+    from otgan.certificate import Certificate
+    from otgan.measures import DiscreteMeasure, Source
+    from otgan.solvers.result import Plan, Status
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A source, a target and a stream of random numbers."""
+
+    source: Source
+    target: DiscreteMeasure
+    generator: torch.Generator
+
+    def state(
+        self,
+        method: str,
+        n_iter: int,
+        error: float,
+        tol: float,
+        clock: Stopwatch,
+        n_scores: int,
+        heights: Tensor,
+        detail: dict[str, Any],
+    ) -> State:
+        """What a callback is told."""
+        return State(method, n_iter, error, tol, clock.seconds, n_scores, heights, detail)
+
+
+class Stopwatch:
+    """Time since the start, and whether ``max_time`` seconds have passed."""
+
+    def __init__(self, max_time: float | None = None) -> None:
+        self._start = time.perf_counter()
+        self.max_time = max_time
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def expired(self) -> bool:
+        """Whether the time is up."""
+        return self.max_time is not None and self.seconds >= self.max_time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a solver hands to :func:`otgan.solve`: heights in the problem's own units, shape (n,), float64."""
+
+    heights: Tensor
+    status: Status
+    message: str
+    n_iter: int
+    n_scores: int = 0
+    n_samples: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    plan: Plan | None = None
+    value: float | None = None
+    certificate: Certificate | None = None
+    masses: Tensor | None = None
+    centroids: Tensor | None = None
+
+
+class Solver(Protocol):
+    """A frozen dataclass of settings, called on a problem."""
+
+    @property
+    def name(self) -> str:
+        """What ``method=`` calls it."""
+
+    @property
+    def default_tol(self) -> float:
+        """The bar when none is given."""
+
+    def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
+        """Solve."""

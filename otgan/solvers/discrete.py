@@ -1,0 +1,192 @@
+"""Discrete source against discrete target: the exact network simplex of POT, read as a Brenier potential."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from otgan.certificate import Certificate
+from otgan.measures import Empirical
+from otgan.potential import fix_gauge, heights_from_dual
+from otgan.solvers.base import Outcome, Problem, Stopwatch
+from otgan.solvers.result import Plan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otgan.callbacks import Callback
+
+    Floats = NDArray[np.float64]
+
+_ROUNDING = 1e-14  # of a total mass of 1
+_ALL_ROOTS = 512  # targets up to which all shortest paths are computed
+_SOME_ROOTS = 32
+_SWEEPS = 30
+
+
+@dataclass(frozen=True)
+class Discrete:
+    """Exact optimal transport of weighted samples, ``min_P sum P_ki |x_k - y_i|^2`` over couplings P.
+
+    Solved by the network simplex of POT (Bonneel et al., "Displacement interpolation using Lagrangian mass
+    transport", 2011). Its dual vertex leaves ties: a source point that goes to one target is often as well served by
+    another. Among all optimal duals one in the relative interior is chosen (the mean of the shortest-path potentials
+    of the exchange graph), so that the Brenier potential sends each source point to where the plan sends it whenever
+    the plan is a map, and extends that to new points with the widest margins.
+
+    ``tol`` is not used: the answer is exact to rounding.
+
+    Args:
+        max_size: largest m * n that is accepted; the cost matrix takes 8 bytes an entry.
+        max_iter: pivots at most.
+    """
+
+    max_size: int = 250_000_000
+    max_iter: int = 100_000_000
+
+    name = "discrete"
+    default_tol = 1e-8
+
+    def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
+        """Solve to optimality; time limits do not apply inside the network simplex."""
+        import ot
+
+        source, target = problem.source, problem.target
+        if not isinstance(source, Empirical):
+            raise ValueError(
+                f"method='discrete' needs an Empirical source (points and weights), got {type(source).__name__}; "
+                "use method='auto', or og.Empirical(source.sample(m))."
+            )
+        m, n = source.m, target.n
+        if m * n > self.max_size:
+            raise ValueError(
+                f"method='discrete' needs the {m} x {n} cost matrix ({8 * m * n / 1e9:.1f} GB), more than "
+                f"{self.max_size} entries; use method='adam', which samples the source, or subsample it."
+            )
+        x = source.points.double().cpu().numpy()
+        y = target.points.double().cpu().numpy()
+        a, b = source.weights.numpy(), target.weights.cpu().numpy()
+        # Centred and scaled, the costs keep their digits wherever the data lie.
+        x_mean, y_mean = source.mean.numpy(), target.mean.numpy()
+        scale = max(source.variance, target.variance) ** 0.5 or 1.0
+        xs, ys = (x - x_mean) / scale, (y - y_mean) / scale
+        cost = _squared_distances(xs, ys)
+        plan, log = ot.emd(a, b, cost, numItermax=self.max_iter, log=True)
+        if log["warning"] is not None and log["result_code"] not in (1,):
+            message = f"the network simplex ended early ({log['warning']}); raise max_iter."
+            status = "max_iter"
+        else:
+            message = "the plan is optimal (network simplex)."
+            status = "converged"
+        plan[plan <= _ROUNDING] = 0.0  # left over where the two sides' sums differ in the last bit
+        rows, cols = np.nonzero(plan)
+        split = int((np.bincount(rows, minlength=m) > 1).sum())
+        message += f" It splits {split} of {m} source points, which no map can." if split else " It is a map."
+        g = _interior_dual(cost, rows, cols, np.asarray(log["v"], dtype=np.float64))
+        f = (cost - g).min(axis=1)
+        shift = x_mean - y_mean
+        value = float((plan[rows, cols] * cost[rows, cols]).sum()) * scale**2 + float(shift @ shift)
+        # |x - y|^2 = scale^2 |x' - y'|^2 + 2 <x - x_mean, shift> - 2 <y - y_mean, shift> + |shift|^2
+        target_dual = torch.from_numpy(scale**2 * g - 2 * (y - y_mean) @ shift + shift @ shift)
+        source_dual = torch.from_numpy(scale**2 * f + 2 * (x - x_mean) @ shift)
+        dual = float(a @ f + b @ g) * scale**2 + float(shift @ shift)
+        from scipy.sparse import coo_array
+
+        heights = heights_from_dual(target.points.cpu(), target_dual)
+        return Outcome(
+            heights=fix_gauge(heights, target.weights.cpu()).to(target.points.device),
+            status=status,  # type: ignore[arg-type]
+            message=message[0].upper() + message[1:],
+            n_iter=1,
+            n_scores=m * n,
+            plan=Plan(coo_array((plan[rows, cols], (rows, cols)), shape=(m, n)), source_dual, target_dual),
+            value=value,
+            certificate=_certificate(plan, b, value, min(dual, value)),
+        )
+
+
+def _certificate(plan: Floats, weights: Floats, value: float, dual: float) -> Certificate:
+    """Masses of the plan, and weak duality against its cost: both exact to rounding."""
+    masses = plan.sum(axis=0)
+    return Certificate(
+        chi2=float(((masses - weights) ** 2 / weights).sum()),
+        chi2_stderr=0.0,
+        l1=float(np.abs(masses - weights).sum()),
+        max_ratio=float(np.abs(masses / weights - 1).max()),
+        empty_cells=int((masses == 0).sum()),
+        w2_lower=max(dual, 0.0) ** 0.5,
+        w2_upper=max(value, 0.0) ** 0.5,
+        n_samples=0,
+        n_targets=len(weights),
+        exact=True,
+        dual=dual / 2,
+        transport_cost=value,
+        target_gap=0.0,
+    )
+
+
+def _squared_distances(x: Floats, y: Floats) -> Floats:
+    """``|x_k - y_i|^2`` without cancellation, shape (m, n)."""
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(x, y, "sqeuclidean"))
+
+
+def _interior_dual(cost: Floats, rows: NDArray[np.intp], cols: NDArray[np.intp], start: Floats) -> Floats:
+    """Target-side dual in the relative interior of the optimal face, shape (n,).
+
+    A dual g is optimal exactly when ``g_i - g_j <= w_ji := min over k with P_kj > 0 of c_ki - c_kj`` for all i, j: when
+    it is a potential of the exchange graph. Shortest-path distances from any node are such potentials, and the mean
+    over all nodes has a strict inequality wherever some potential has one. Beyond a few hundred targets the mean is
+    over some nodes only, followed by sweeps that centre each value between its bounds.
+    """
+    n = cost.shape[1]
+    if n == 1:
+        return start
+    order = np.argsort(cols, kind="stable")
+    rows, cols = rows[order], cols[order]
+    edge = np.full((n, n), np.inf)
+    where, counts = np.unique(cols, return_counts=True)
+    stops = np.cumsum(counts)
+    for j, stop, count in zip(where, stops, counts, strict=True):
+        k = rows[stop - count : stop]
+        edge[j] = (cost[k] - cost[k, j][:, None]).min(axis=0)
+    reduced = np.maximum(edge - start[None, :] + start[:, None], 0.0)  # >= 0: the start is optimal up to rounding
+    roots = np.arange(n) if n <= _ALL_ROOTS else np.linspace(0, n - 1, _SOME_ROOTS).astype(int)
+    distances = _shortest_paths(reduced, roots)
+    if len(roots) < n:  # distances to the roots are potentials too, with the opposite sign
+        distances = np.concatenate([distances, -_shortest_paths(np.ascontiguousarray(reduced.T), roots)])
+    g = distances.mean(axis=0)
+    for sweep in range(_SWEEPS if len(roots) < n else 0):
+        # Each value to the middle of what the others allow: slack spreads from where there is some.
+        for i in range(n) if sweep % 2 == 0 else reversed(range(n)):
+            lower, upper = g - reduced[i], g + reduced[:, i]
+            lower[i], upper[i] = -np.inf, np.inf
+            g[i] = (lower.max() + upper.min()) / 2
+    return np.asarray(start + g)
+
+
+def _shortest_paths(edge: Floats, roots: NDArray[np.intp]) -> Floats:
+    """Distances from each root over a dense graph of lengths >= 0, shape (roots, n)."""
+    n = edge.shape[0]
+    if len(roots) == n:
+        out = edge.copy()
+        np.fill_diagonal(out, 0.0)
+        through = np.empty_like(out)
+        for k in range(n):  # Floyd, Warshall
+            np.add(out[:, k, None], out[k], out=through)
+            np.minimum(out, through, out=out)
+        return out
+    out = np.full((len(roots), n), np.inf)
+    for r, root in enumerate(roots):  # Dijkstra on a dense graph
+        distance, closed = edge[root].copy(), np.zeros(n, dtype=bool)
+        distance[root] = 0.0
+        for _ in range(n):
+            node = int(np.argmin(np.where(closed, np.inf, distance)))
+            closed[node] = True
+            np.minimum(distance, distance[node] + edge[node], out=distance)
+        out[r] = distance
+    return out

@@ -1,0 +1,177 @@
+"""One verb: pick a solver, run it, certify what it found."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from otgan._checks import as_count, as_positive
+from otgan.callbacks import Progress
+from otgan.certificate import certify
+from otgan.measures import DiscreteMeasure, Empirical, Source
+from otgan.potential import BrenierPotential
+from otgan.solvers.adam import Adam
+from otgan.solvers.base import Problem, Solver, Stopwatch
+from otgan.solvers.discrete import Discrete
+from otgan.solvers.result import ConvergenceError, Result
+
+if TYPE_CHECKING:
+    from otgan._checks import ArrayLike
+    from otgan.callbacks import Callback, State
+
+SOLVERS: dict[str, type] = {"adam": Adam, "discrete": Discrete}
+"""Every solver by the name that ``method=`` knows."""
+
+_EXACT_SIZE = 25_000_000  # m * n up to which a discrete source is solved exactly: seconds to a minute
+_CERTIFY_STREAM = 0x5EED_CE27  # separates the certificate's random stream from the solver's
+
+
+def solve(
+    source: Source,
+    target: DiscreteMeasure | ArrayLike,
+    method: str | Solver = "auto",
+    *,
+    tol: float | None = None,
+    seed: int | None = 0,
+    max_time: float | None = None,
+    max_iter: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+    on_failure: Literal["return", "raise"] = "return",
+    certify_samples: int | None = None,
+    **options: Any,
+) -> Result:
+    """Find heights h whose power cells have the target's masses: ``mu(W_i(h)) = b_i``.
+
+    Minimises the convex energy ``E(h) = integral u_h dmu - <b, h>``, whose gradient is ``w(h) - b``; at the minimum
+    ``T_h = grad u_h`` is the optimal transport map from the source to the target for the cost |x-y|^2.
+
+    Args:
+        source: mu, a measure of :mod:`otgan.measures`.
+        target: nu, or its points, shape (n, d) (uniform weights).
+        method: "auto", a name in :data:`SOLVERS`, or a solver object such as ``Adam(lr=0.1)``.
+        tol: the bar, in the solver's own error: chi2 of the masses for sampling solvers.
+        seed: of all random numbers; the same seed gives the same answer on the same machine. ``None``: a fresh one.
+        max_time: seconds after which the best so far is returned with status "max_time".
+        max_iter: iterations at most; the solver's own default when left out.
+        progress: show a progress bar on standard error.
+        callback: called with a :class:`otgan.callbacks.State` after every iteration; a true return value stops.
+        on_failure: "return" a result that did not reach ``tol``, with a status that says so, or "raise"
+            :class:`ConvergenceError`, which carries that result.
+        certify_samples: fresh samples of the certificate; see :func:`otgan.certify`.
+        **options: settings of the solver, such as ``lr=0.1`` for "adam".
+
+    Returns:
+        A :class:`Result`. Ctrl-C also ends in one, with status "interrupted" and the best heights so far.
+
+    Example:
+        >>> result = solve(UniformBox(dim=2), [[0.2, 0.5], [0.8, 0.5]], tol=1e-3)
+        >>> result.converged
+        True
+    """
+    if not isinstance(source, Source):
+        raise TypeError(
+            f"source must be a measure such as og.UniformBox(dim=2), got {type(source).__name__}; "
+            "for points use og.Empirical(points)."
+        )
+    nu = DiscreteMeasure.of(target)
+    if source.dim != nu.dim:
+        raise ValueError(f"source has dimension {source.dim} but the target's points have dimension {nu.dim}.")
+    if on_failure not in ("return", "raise"):
+        raise ValueError(f"on_failure must be 'return' or 'raise', got {on_failure!r}.")
+    if max_time is not None:
+        max_time = as_positive(max_time, "max_time")
+    if max_iter is not None:
+        options["max_iter"] = as_count(max_iter, "max_iter", 1)
+    solver, reason = _pick(source, nu, method, options)
+    bar = as_positive(tol, "tol") if tol is not None else solver.default_tol
+    root = _root_seed(seed)
+    problem = Problem(source, nu, torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0)))
+    shown = Progress(options.get("max_iter")) if progress else None
+    clock = Stopwatch(max_time)
+    try:
+        outcome = solver(problem, bar, clock, _both(callback, shown))
+    finally:
+        if shown is not None:
+            shown.close()
+    seconds = clock.seconds
+    potential = BrenierPotential(nu.points, outcome.heights, nu.weights, center=source.mean)
+    certificate = outcome.certificate
+    if certificate is None:
+        stream = torch.Generator(device=nu.points.device).manual_seed(_stream(root, _CERTIFY_STREAM))
+        certificate = certify(potential, source, certify_samples, generator=stream)
+    result = Result(
+        potential=potential,
+        source=source,
+        target=nu,
+        method=solver.name,
+        reason=reason,
+        status=outcome.status,
+        message=outcome.message,
+        tol=bar,
+        n_iter=outcome.n_iter,
+        n_scores=outcome.n_scores,
+        n_samples=outcome.n_samples,
+        seconds=seconds,
+        history=outcome.history,
+        certificate=certificate,
+        plan=outcome.plan,
+        value=outcome.value,
+        masses=outcome.masses,
+        centroids=outcome.centroids,
+    )
+    if on_failure == "raise" and not result.converged:
+        raise ConvergenceError(result)
+    return result
+
+
+def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any]) -> tuple[Solver, str]:
+    """The solver and the reason for it."""
+    if not isinstance(method, str):
+        if options:
+            raise ValueError(f"Settings {sorted(options)} belong into the solver object: {type(method).__name__}(...).")
+        return method, f"The caller passed a {type(method).__name__} solver."
+    if method == "auto":
+        if isinstance(source, Empirical) and source.m * target.n <= _EXACT_SIZE:
+            method = "discrete"
+            reason = f"Picked the exact network simplex: the source has {source.m} points, the target {target.n}."
+        else:
+            method = "adam"
+            reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source in dimension {source.dim}."
+    elif method in SOLVERS:
+        reason = f"The caller asked for method={method!r}."
+    else:
+        raise ValueError(f"Unknown method {method!r}; expected 'auto' or one of {sorted(SOLVERS)}.")
+    try:
+        return SOLVERS[method](**options), reason
+    except TypeError:
+        known = sorted(setting.name for setting in fields(SOLVERS[method]))
+        unknown = sorted(set(options) - set(known))
+        raise TypeError(
+            f"method={method!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}."
+        ) from None
+
+
+def _root_seed(seed: int | None) -> int:
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+    return as_count(seed, "seed")
+
+
+def _stream(root: int, stream: int) -> int:
+    """Seeds of independent random streams from one seed."""
+    return int(np.random.SeedSequence([root, stream]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _both(callback: Callback | None, shown: Progress | None) -> Callback | None:
+    if callback is None or shown is None:
+        return callback or shown
+
+    def call(state: State) -> bool:
+        shown(state)
+        return bool(callback(state))
+
+    return call
