@@ -1,0 +1,13 @@
+"""Figures: power diagrams, transport maps, convergence, cell masses, panels of images.
+
+Every function draws into ``ax`` (a new figure when left out), returns the :class:`matplotlib.axes.Axes` and never shows
+anything; save with ``ax.figure.savefig(...)``.
+"""
+
+from otgan.plot.convergence import convergence
+from otgan.plot.images import beside, image_grid
+from otgan.plot.mass_histogram import mass_histogram
+from otgan.plot.power_diagram import power_diagram
+from otgan.plot.transport_map import transport_map
+
+__all__ = ["beside", "convergence", "image_grid", "mass_histogram", "power_diagram", "transport_map"]
