@@ -2,7 +2,20 @@
 
 from otgan.solvers.adam import Adam
 from otgan.solvers.discrete import Discrete
+from otgan.solvers.exact import Newton
+from otgan.solvers.quantize import Quantization, quantize
 from otgan.solvers.result import ConvergenceError, Plan, Result
 from otgan.solvers.solve import SOLVERS, solve
 
-__all__ = ["SOLVERS", "Adam", "ConvergenceError", "Discrete", "Plan", "Result", "solve"]
+__all__ = [
+    "SOLVERS",
+    "Adam",
+    "ConvergenceError",
+    "Discrete",
+    "Newton",
+    "Plan",
+    "Quantization",
+    "Result",
+    "quantize",
+    "solve",
+]

@@ -43,7 +43,7 @@ class Adam:
         max_iter: steps at most.
     """
 
-    lr: float = 0.05
+    lr: float = 0.03
     decay: float = 0.5
     betas: tuple[float, float] = (0.9, 0.99)
     batch: int | None = None
@@ -140,6 +140,8 @@ class _Run:
                 self.n_iter += 1
                 if self.n_iter % self.solver.check_every == 0:
                     chi2, stderr, dead = self.judge()
+                    if chi2 + stderr <= self.tol:  # one of many looks: only a second one on its own samples decides
+                        chi2, stderr, dead = self.judge()
                     error = chi2 + stderr
                     if error < self.best_error and (not dead or self.best_dead):
                         self.best, self.best_error, self.best_dead = self.average.clone(), error, dead
@@ -165,9 +167,9 @@ class _Run:
         return self.outcome("max_iter", f"{self.n_iter} steps were not enough; {advice}")
 
     def refine(self) -> None:
-        """Go on from the average with a smaller step and more samples."""
+        """Go on from the average with a smaller step and more samples, the average with half of its memory."""
         self.h = self.average.clone()
-        self.averaged = 0
+        self.averaged //= 2
         self.step *= self.solver.decay
         self.batch = min(2 * self.batch, self.solver.max_batch)
 

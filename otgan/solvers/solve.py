@@ -10,22 +10,26 @@ import torch
 
 from otgan._checks import as_count, as_positive
 from otgan.callbacks import Progress
+from otgan.cells import has_exact_cells
 from otgan.certificate import certify
 from otgan.measures import DiscreteMeasure, Empirical, Source
 from otgan.potential import BrenierPotential
 from otgan.solvers.adam import Adam
 from otgan.solvers.base import Problem, Solver, Stopwatch
 from otgan.solvers.discrete import Discrete
+from otgan.solvers.exact import Newton
 from otgan.solvers.result import ConvergenceError, Result
 
 if TYPE_CHECKING:
     from otgan._checks import ArrayLike
     from otgan.callbacks import Callback, State
 
-SOLVERS: dict[str, type] = {"adam": Adam, "discrete": Discrete}
+SOLVERS: dict[str, type] = {"adam": Adam, "discrete": Discrete, "newton": Newton}
 """Every solver by the name that ``method=`` knows."""
 
 _EXACT_SIZE = 25_000_000  # m * n up to which a discrete source is solved exactly: seconds to a minute
+_EXACT_CELLS = {1: 10_000_000, 2: 2_000_000, 3: 300_000}  # targets up to which exact cells take minutes, by dimension
+_HURRIED_SAMPLES = 20_000
 _CERTIFY_STREAM = 0x5EED_CE27  # separates the certificate's random stream from the solver's
 
 
@@ -53,7 +57,8 @@ def solve(
         source: mu, a measure of :mod:`otgan.measures`.
         target: nu, or its points, shape (n, d) (uniform weights).
         method: "auto", a name in :data:`SOLVERS`, or a solver object such as ``Adam(lr=0.1)``.
-        tol: the bar, in the solver's own error: chi2 of the masses for sampling solvers.
+        tol: the bar, in the solver's own error: chi2 of the masses for sampling solvers, ``max_i |w_i/b_i - 1|`` for
+            "newton".
         seed: of all random numbers; the same seed gives the same answer on the same machine. ``None``: a fresh one.
         max_time: seconds after which the best so far is returned with status "max_time".
         max_iter: iterations at most; the solver's own default when left out.
@@ -102,6 +107,8 @@ def solve(
     certificate = outcome.certificate
     if certificate is None:
         stream = torch.Generator(device=nu.points.device).manual_seed(_stream(root, _CERTIFY_STREAM))
+        if certify_samples is None and outcome.status == "interrupted":
+            certify_samples = _HURRIED_SAMPLES  # who pressed Ctrl-C does not want to wait
         certificate = certify(potential, source, certify_samples, generator=stream)
     result = Result(
         potential=potential,
@@ -138,6 +145,9 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         if isinstance(source, Empirical) and source.m * target.n <= _EXACT_SIZE:
             method = "discrete"
             reason = f"Picked the exact network simplex: the source has {source.m} points, the target {target.n}."
+        elif has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
+            method = "newton"
+            reason = f"Picked Newton on exact cells: they are known for {source!r}."
         else:
             method = "adam"
             reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source in dimension {source.dim}."

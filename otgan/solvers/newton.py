@@ -1,0 +1,361 @@
+"""Damped Newton method for exact semi-discrete optimal transport."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from otgan.solvers._linear import solve_laplacian
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from otgan.cells.base import CellMoments, ExactCells
+
+    Floats = NDArray[np.float64]
+    Callback = Callable[[dict[str, Any]], bool | None]
+
+#: One step asks no mass to grow or shrink by more than this factor.
+MAX_GROWTH = 8.0
+#: A step leaves each cell at least this fraction of the smaller of its mass and the mass asked for.
+KEEP = 0.05
+MIN_DAMPING = 2.0**-30
+#: Below this error a step that must be damped this often is spoilt by rounding, not by non-linearity.
+ROUNDING_ERROR = 1e-6
+ROUNDING_DAMPING = 2.0**-4
+
+#: The positive part of a blended source falls by this factor from problem to problem.
+SHARE_DECAY = 0.4
+
+MESSAGES = {
+    "converged": "Every cell has its weight within the tolerance.",
+    "max_iter": "The iteration limit was reached: raise max_iter, or continue with start=outcome.heights.",
+    "max_time": "The time limit was reached: raise max_time, or continue with start=outcome.heights.",
+    "interrupted": "Stopped from outside: continue with start=outcome.heights.",
+    "stalled": (
+        "No step reduces the error further: merge targets that nearly coincide, or pass start heights from a coarser "
+        "or smoother problem."
+    ),
+    "singular": (
+        "The Hessian is singular: no mass flows between some of the cells, as when the source's support is not "
+        "connected. Add a small uniform part to the source, or change the weights slightly."
+    ),
+    "empty_cells": (
+        "No start was found at which every cell has positive mass: pass start heights, or add a small uniform part to "
+        "the source."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class NewtonOutcome:
+    """What `newton` found.
+
+    Attributes:
+        heights: shape (n,), with ``sum_i b_i h_i = 0``.
+        masses: cell masses at ``heights``, shape (n,).
+        moments: all integrals at ``heights``, without the Hessian.
+        n_iter: Newton steps taken, those of auxiliary problems included.
+        status: one of the keys of `MESSAGES`.
+        message: what happened and, unless converged, what to do.
+        error: ``max_i |w_i / b_i - 1|`` at ``heights``.
+        history: one dict a step: "step", "error", "damping", "seconds" since the call; step 0 is the start.
+    """
+
+    heights: Floats
+    masses: Floats
+    moments: CellMoments
+    n_iter: int
+    status: str
+    message: str
+    error: float
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def converged(self) -> bool:
+        """Whether ``error`` reached the tolerance."""
+        return self.status == "converged"
+
+
+def newton(
+    cells: ExactCells,
+    weights: ArrayLike,
+    *,
+    tol: float = 1e-8,
+    max_iter: int = 200,
+    max_time: float | None = None,
+    start: ArrayLike | None = None,
+    callback: Callback | None = None,
+) -> NewtonOutcome:
+    r"""Heights at which every power cell has its weight: ``max_i |w_i(h) / b_i - 1| <= tol``.
+
+    Each step solves ``H dh = g - w`` for the Hessian H of the energy and the masses w, and moves by ``tau dh`` with tau
+    halved from 1 until ``|w_new - g| <= (1 - tau / 2) |w - g|`` and no cell is close to empty (Kitagawa, Merigot,
+    Thibert, JEMS 2019: linear, then quadratic convergence). The goal g is b when w is within a factor 8 of it and
+    otherwise as near to it, cell by cell, as that factor allows; norms are weighted by 1 / b. Tiny cells next to
+    heavy targets thus grow geometrically instead of forcing tiny steps.
+
+    Works in any dimension in which there are exact cells. A start is computed unless one is given; if the source
+    vanishes there on some cell, it is first blended with a positive one, whose share is then reduced to nothing.
+
+    Args:
+        cells: exact power cells of the n targets under the source.
+        weights: b > 0, shape (n,); normalised to sum 1.
+        tol: bound on the relative error of the cell masses, > 0.
+        max_iter: most Newton steps.
+        max_time: most seconds; checked between evaluations of the cells.
+        start: heights to start from, shape (n,). If cells are empty there, they are blended with the default start.
+        callback: called after each step with the step's history entry and "heights"; a true answer stops the method.
+
+    Returns:
+        The outcome. Degenerate problems end in a status with a message, not in an exception; an interrupt (Ctrl-C)
+        returns the last heights.
+
+    Raises:
+        ValueError: if weights or start have a wrong shape, are not finite, or weights are not positive.
+
+    Example:
+        >>> square = [[0, 0], [1, 0], [1, 1], [0, 1]]
+        >>> outcome = newton(PlanarCells([[0.2, 0.5], [0.8, 0.5]], square), [1, 3])
+        >>> outcome.masses
+        array([0.25, 0.75])
+    """
+    b = _as_weights(weights, len(cells.points))
+    given = None if start is None else _as_start(start, len(b))
+    if not tol > 0:
+        msg = f"tol must be positive, got {tol}; 1e-8 is the default"
+        raise ValueError(msg)
+    inner, order = cells.reordered()
+    run = _Run(inner, b[order], order, tol, max_iter, max_time, callback)
+    return run(None if given is None else given[order])
+
+
+class _Run:
+    """State of one call of `newton`, in the order of ``inner``."""
+
+    def __init__(
+        self,
+        inner: ExactCells,
+        b: Floats,
+        order: NDArray[np.int64],
+        tol: float,
+        max_iter: int,
+        max_time: float | None,
+        callback: Callback | None,
+    ) -> None:
+        self.cells, self.b, self.order, self.tol = inner, b, order, tol
+        self.max_iter, self.max_time, self.callback = max_iter, max_time, callback
+        self.began = time.perf_counter()
+        self.n_iter = 0
+        self.history: list[dict[str, Any]] = []
+        self.heights = np.zeros(len(b))
+        self.moments: CellMoments | None = None
+
+    def __call__(self, given: Floats | None) -> NewtonOutcome:
+        try:
+            status = self._prepare(given) or self._iterate(self.cells, self.tol, record=True)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        return self._outcome(status)
+
+    def _outcome(self, status: str) -> NewtonOutcome:
+        """Result in the user's order and gauge."""
+        now = self.moments
+        if now is None:
+            now = self.cells.moments(self.heights, hessian=False)
+        back = np.empty_like(self.order)
+        back[self.order] = np.arange(len(self.order))
+        message = MESSAGES[status]
+        error, attainable = self._error(now), self._rounding(now)
+        if status == "stalled" and error <= 100.0 * attainable:
+            message = (
+                f"Rounding of the heights to double precision limits the error to about {attainable:.0e} for these "
+                f"targets ({error:.0e} was reached): ask for a tol above that, or merge targets that nearly coincide."
+            )
+        heights = (self.heights - self.b @ self.heights)[back]
+        moments = type(now)(now.masses[back], now.first[back], None)
+        return NewtonOutcome(
+            heights=heights,
+            masses=moments.masses,
+            moments=moments,
+            n_iter=self.n_iter,
+            status=status,
+            message=message,
+            error=error,
+            history=self.history,
+        )
+
+    def _error(self, moments: CellMoments) -> float:
+        return float(np.abs(moments.masses / self.b - 1.0).max())
+
+    def _rounding(self, moments: CellMoments) -> float:
+        """What rounding of the heights alone does to the error: ``max_i eps |h| H_ii / b_i``."""
+        if moments.hessian is None:
+            return 0.0
+        size = np.abs(self.heights).max() + np.ptp(self.heights)
+        return float(np.finfo(np.float64).eps * size * (moments.hessian.diagonal() / self.b).max())
+
+    def _late(self) -> bool:
+        return self.max_time is not None and time.perf_counter() - self.began > self.max_time
+
+    def _prepare(self, given: Floats | None) -> str | None:
+        """Find heights with positive masses; a status when that fails."""
+        if given is not None:
+            self.heights = given
+            self.moments = self.cells.moments(given)
+            if self.moments.masses.min() > 0.0:
+                return None
+        try:
+            self.heights = self.cells.start(self.b)
+        except RuntimeError:
+            return "empty_cells"
+        self.moments = self.cells.moments(self.heights)
+        if self.moments.masses.min() > 0.0:
+            return None if given is None else self._approach(given)
+        return self._homotopy()
+
+    def _approach(self, given: Floats) -> str | None:
+        """Move from the default start towards ``given`` as far as all masses stay positive."""
+        safe = self.heights
+        for k in range(1, 20):
+            heights = safe + (1.0 - 0.5**k if k < 4 else 0.5 ** (k - 2)) * (given - safe)
+            moments = self.cells.moments(heights)
+            if moments.masses.min() > 0.0:
+                self.heights, self.moments = heights, moments
+                return None
+        return None
+
+    def _homotopy(self) -> str | None:
+        """Solve roughly for the source blended with a positive one, whose share falls until it is negligible."""
+        share = 1.0
+        while True:
+            easier = self.cells.blended(share)
+            if easier is None:
+                return "empty_cells"
+            self.moments = easier.moments(self.heights)
+            if self.moments.masses.min() <= 0.0:
+                return "empty_cells"
+            status = self._iterate(easier, 0.5, record=False)
+            if status != "converged":
+                self.moments = None
+                return status
+            if share < 0.25 * self.b.min():
+                self.moments = self.cells.moments(self.heights)
+                return None if self.moments.masses.min() > 0.0 else "empty_cells"
+            share *= SHARE_DECAY
+
+    def _iterate(self, cells: ExactCells, tol: float, record: bool) -> str:
+        """Newton steps on ``cells`` from the current heights, whose masses are positive."""
+        damping = 1.0
+        error = self._error(self._current())
+        if record:
+            self._record(error, 1.0)
+        while error > tol:
+            if self.n_iter >= self.max_iter:
+                return "max_iter"
+            if self._late():
+                return "max_time"
+            goal, step = self._direction(cells, error)
+            if step is None:
+                return "singular"
+            damping = self._move(cells, goal, step, error)
+            if damping == 0.0:
+                return "max_time" if self._late() else "stalled"
+            self.n_iter += 1
+            error = self._error(self._current())
+            if record and self._record(error, damping):
+                return "converged" if error <= tol else "interrupted"
+        return "converged"
+
+    def _current(self) -> CellMoments:
+        if self.moments is None:
+            msg = "newton has no moments yet"
+            raise RuntimeError(msg)
+        return self.moments
+
+    def _direction(self, cells: ExactCells, error: float) -> tuple[Floats, Floats | None]:
+        """Masses to aim at, and the Newton step towards them; ``None`` when the Hessian is singular."""
+        now = self._current()
+        w = now.masses
+        goal = w * np.clip(self.b / w, 1.0 / MAX_GROWTH, MAX_GROWTH)
+        goal /= goal.sum()
+        rtol = float(np.clip(0.1 * error, 1e-10, 1e-2))
+        hessian = now.hessian
+        for share in (0.0, 1e-8, 1e-5, 1e-2):
+            if share > 0.0:
+                positive = cells.blended(share)
+                if positive is None:
+                    break
+                hessian = positive.moments(self.heights).hessian
+            if hessian is None:
+                break
+            try:
+                return goal, solve_laplacian(hessian, goal - w, rtol)
+            except RuntimeError:
+                continue
+        return goal, None
+
+    def _move(self, cells: ExactCells, goal: Floats, step: Floats, error: float) -> float:
+        """Take the longest damped step that makes progress; its damping, 0 when there is none."""
+        w = self._current().masses
+        floor = KEEP * np.minimum(w, goal)
+        residual = float(np.sqrt(np.sum((w - goal) ** 2 / self.b)))
+        damping = 1.0
+        while damping > MIN_DAMPING and not self._late():
+            heights = self.heights + damping * step
+            try:
+                new = cells.moments(heights)
+            except RuntimeError:
+                damping /= 2.0
+                continue
+            left = float(np.sqrt(np.sum((new.masses - goal) ** 2 / self.b)))
+            if left <= (1.0 - damping / 2.0) * residual and bool((new.masses >= floor).all()):
+                self.heights, self.moments = heights, new
+                return damping
+            if error < ROUNDING_ERROR:
+                if self._error(new) < 0.9 * error:
+                    self.heights, self.moments = heights, new
+                    return damping
+                if damping <= ROUNDING_DAMPING:
+                    break
+            damping /= 2.0
+        return 0.0
+
+    def _record(self, error: float, damping: float) -> bool:
+        """Append to the history and ask the callback; whether to stop."""
+        entry = {
+            "step": self.n_iter,
+            "error": error,
+            "damping": damping,
+            "seconds": time.perf_counter() - self.began,
+        }
+        self.history.append(entry)
+        if self.callback is None:
+            return False
+        heights = np.empty_like(self.heights)
+        heights[self.order] = self.heights - self.b @ self.heights
+        return bool(self.callback({**entry, "heights": heights}))
+
+
+def _as_weights(weights: ArrayLike, n: int) -> Floats:
+    b = np.asarray(weights, dtype=np.float64)
+    if b.shape != (n,):
+        msg = f"weights must have shape ({n},), one per target, got {b.shape}"
+        raise ValueError(msg)
+    if not np.isfinite(b).all() or b.min() <= 0.0:
+        msg = f"weights must be positive and finite, got a least value of {b.min()}; drop targets without weight"
+        raise ValueError(msg)
+    return b / b.sum()
+
+
+def _as_start(start: ArrayLike, n: int) -> Floats:
+    heights = np.array(start, dtype=np.float64)
+    if heights.shape != (n,) or not np.isfinite(heights).all():
+        msg = f"start must be finite heights of shape ({n},), got shape {heights.shape}"
+        raise ValueError(msg)
+    return heights
