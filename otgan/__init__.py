@@ -8,6 +8,8 @@ potential (the critic).
 
     result = og.solve(og.UniformBox(dim=2), Y)
     result.certificate, result.potential.transport(x)
+
+Names are imported when they are first used, so that ``import otgan`` costs nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +17,46 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from otgan import kernels
-from otgan.certificate import Certificate, certify
-from otgan.io import load
-from otgan.measures import DiscreteMeasure, Empirical, Gaussian, Source, UniformBall, UniformBox
-from otgan.potential import BrenierPotential
-from otgan.solvers import ConvergenceError, Result, solve
-
 if TYPE_CHECKING:
-    from otgan import plot
+    from otgan import kernels, plot
+    from otgan.certificate import Certificate, certify
+    from otgan.loading import load
+    from otgan.measures import (
+        DiscreteMeasure,
+        Empirical,
+        Gaussian,
+        GridDensity,
+        Source,
+        UniformBall,
+        UniformBox,
+        UniformPolytope,
+    )
+    from otgan.potential import BrenierPotential
+    from otgan.solvers import ConvergenceError, Quantization, Result, quantize, solve
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "BrenierPotential": "potential",
+    "Certificate": "certificate",
+    "ConvergenceError": "solvers",
+    "DiscreteMeasure": "measures",
+    "Empirical": "measures",
+    "Gaussian": "measures",
+    "GridDensity": "measures",
+    "Quantization": "solvers",
+    "Result": "solvers",
+    "Source": "measures",
+    "UniformBall": "measures",
+    "UniformBox": "measures",
+    "UniformPolytope": "measures",
+    "certify": "certificate",
+    "kernels": "",
+    "load": "loading",
+    "plot": "",
+    "quantize": "solvers",
+    "solve": "solvers",
+}
 
 __all__ = [
     "BrenierPotential",
@@ -34,25 +65,30 @@ __all__ = [
     "DiscreteMeasure",
     "Empirical",
     "Gaussian",
+    "GridDensity",
+    "Quantization",
     "Result",
     "Source",
     "UniformBall",
     "UniformBox",
+    "UniformPolytope",
     "certify",
     "kernels",
     "load",
     "plot",
+    "quantize",
     "solve",
 ]
 
-_LAZY = {"plot"}  # drawing pulls in matplotlib: only when asked for
-
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return import_module(f"otgan.{name}")
-    raise AttributeError(f"module 'otgan' has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'otgan' has no attribute {name!r}; it has {', '.join(__all__)}")
+    home = _HOME[name]
+    value = getattr(import_module(f"otgan.{home}"), name) if home else import_module(f"otgan.{name}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

@@ -18,6 +18,7 @@ RANKS = {
     "kernels": 0,
     "distributed": 1,
     "io": 1,
+    "loading": 6,
     "measures": 1,
     "potential": 2,
     "cells": 3,

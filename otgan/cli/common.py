@@ -1,0 +1,168 @@
+"""What all commands share: exit codes, the two output streams, JSON, folders and pictures."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import tyro
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from otgan.certificate import Certificate
+    from otgan.solvers import Result
+
+OK, FAILED, USAGE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+class UsageError(Exception):
+    """Bad input or usage: one sentence on standard error, exit code 2."""
+
+
+flag: Any = tyro.conf.arg(help_behavior_hint="")
+"""A switch; its name says what it does, so the help shows no default."""
+
+
+def optional(metavar: str) -> Any:
+    """A flag that may be left out; its help says what then happens."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Flags of every command."""
+
+    json: Annotated[bool, flag] = False
+    """Print one JSON document on standard output, and nothing else."""
+    debug: Annotated[bool, flag] = False
+    """On an error, show where in the code it happened."""
+
+    def run(self) -> int:
+        """Do the work; returns the exit code."""
+        raise NotImplementedError
+
+    @classmethod
+    def help(cls, whole: bool) -> str:
+        """The class's docstring for ``--help``, or its first line for the list of commands."""
+        first, *rest = inspect.cleandoc(cls.__doc__ or "").splitlines()
+        # tyro joins lines that begin with a letter, and then does not wrap them: an indent keeps ours.
+        return "\n".join([first, *(f"  {line}" if line else "" for line in rest)]) if whole else first
+
+
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+"""Positional argument: a folder that `otgan fit` or `otgan demo` wrote."""
+
+
+def say(text: str = "") -> None:
+    """A result: standard output."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Progress, remarks and errors: standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def say_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output; NaN and infinities are null."""
+    print(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """JSON's types only."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def writable_folder(folder: Path) -> Path:
+    """Make ``folder`` and see that files can be written into it, before hours of work are spent on what goes there."""
+    probe = folder / ".otgan-can-write"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{folder} cannot be a folder: a file of that name is in the way. Choose another.") from None
+    except OSError as error:
+        raise UsageError(f"Cannot write into {folder}: {error.strerror or error}. Choose another folder.") from None
+    return folder
+
+
+def load_run(path: Path) -> Result:
+    """The result that `otgan fit` saved."""
+    import otgan.solvers.saving  # noqa: F401  registers the reader of results
+    from otgan.io import FormatError, load
+    from otgan.solvers import Result
+
+    try:
+        run = load(path)
+    except (FormatError, FileNotFoundError) as error:
+        raise UsageError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if not isinstance(run, Result):
+        raise UsageError(f"{path} holds a {type(run).__name__}, expected the Result that `otgan fit` writes.")
+    return run
+
+
+def certificate_table(certificate: Certificate, title: str) -> str:
+    """A certificate under its title."""
+    return f"{title}\n" + "\n".join(f"  {line}" for line in certificate.table().splitlines())
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def save_picture(draw: Callable[[], Axes], path: Path) -> Path:
+    """Draw without a screen and save; the ending of ``path`` is the format."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure = cast("Figure", draw().figure)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise UsageError(f"Cannot write {path}: {error.strerror or error}.") from None
+    finally:
+        plt.close(figure)
+    return path
+
+
+def pictures_of(result: Result) -> Iterator[tuple[str, Callable[[], Axes] | None, str]]:
+    """Name, drawing function (None where it does not apply) and the reason why not, of every picture of a result."""
+    from otgan import plot
+
+    planar = result.potential.dim == 2
+    yield (
+        "power_diagram",
+        (lambda: plot.power_diagram(result)) if planar else None,
+        f"a power diagram is drawn in dimension 2, this is dimension {result.potential.dim}",
+    )
+    yield "transport_map", lambda: plot.transport_map(result), ""
+    yield "convergence", lambda: plot.convergence(result), ""
+    yield "mass_histogram", lambda: plot.mass_histogram(result), ""
+
+
+def save_pictures(result: Result, folder: Path) -> list[Path]:
+    """Every picture that applies, as PNG."""
+    return [save_picture(draw, folder / f"{name}.png") for name, draw, _ in pictures_of(result) if draw is not None]

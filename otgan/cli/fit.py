@@ -1,0 +1,155 @@
+"""``otgan fit``: points in, a saved solution out."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from otgan.cli.common import (
+    INTERRUPTED,
+    NOT_CONVERGED,
+    OK,
+    Common,
+    UsageError,
+    flag,
+    note,
+    optional,
+    save_pictures,
+    say,
+    say_json,
+    writable_folder,
+)
+
+if TYPE_CHECKING:
+    from otgan.datasets import PointFile
+    from otgan.measures import DiscreteMeasure, Source
+    from otgan.solvers import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit(Common):
+    """Transport a source to the points of a file, and save the solution.
+
+    The points are the rows of FILE: .npy, .npz, or text (.csv, .tsv, .txt). The source is a
+    standard one in their dimension: its place and size do not change which mass goes where.
+    Ctrl-C saves the best so far.
+
+      otgan fit points.csv
+      otgan fit codes.npz --key train --source ball --out runs/codes --plots
+    """
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """Points, one a row."""
+    out: Annotated[Path | None, optional("PATH")] = None
+    """Folder of the solution; runs/NAME-OF-FILE when left out."""
+    source: Literal["gaussian", "cube", "ball"] = "gaussian"
+    """Standard normal, uniform on [0,1]^d, or uniform on the unit ball."""
+    method: str = "auto"
+    """Solver; auto picks one and says why."""
+    tol: Annotated[float | None, optional("NUMBER")] = None
+    """Stop at this error: for sampling solvers chi2 of the cell masses."""
+    seed: int = 0
+    """Of all random numbers."""
+    max_time: Annotated[float | None, optional("SECONDS")] = None
+    """Stop after so many seconds, with the best so far."""
+    max_iter: Annotated[int | None, optional("COUNT")] = None
+    """Stop after so many iterations."""
+    weights: Annotated[Path | None, optional("FILE")] = None
+    """File of one weight > 0 a point, same formats; uniform when left out."""
+    weights_key: Annotated[str | None, optional("NAME")] = None
+    """Array of weights: in the file of --weights, else in FILE itself (.npz)."""
+    key: Annotated[str | None, optional("NAME")] = None
+    """Which array of an .npz FILE holds the points."""
+    dtype: Annotated[Literal["float32", "float64"] | None, optional("{float32,float64}")] = None
+    """Precision of the points; that of the file when left out."""
+    overwrite: Annotated[bool, flag] = False
+    """Replace the model that is in the folder."""
+    plots: Annotated[bool, flag] = False
+    """Also draw pictures into the folder."""
+    progress: Annotated[bool, flag] = True
+    """Show no progress bar."""
+
+    def run(self) -> int:
+        """Read, solve, save, report."""
+        from otgan.datasets import read_points
+        from otgan.solvers import solve
+
+        given = read_points(self.file, self.key)
+        for remark in given.notes:
+            note(remark)
+        target = self._target(given)
+        source = self._source(target.dim)
+        folder = writable_folder(self.out if self.out is not None else Path("runs") / self.file.stem)
+        if (folder / "config.json").exists() and not self.overwrite:
+            raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
+        merged = "" if target.n == target.n_given else f" ({target.n_given - target.n:,} duplicates merged)"
+        note(f"{given.path}: {target.n:,} points in dimension {target.dim}{merged}. Source: {source!r}.")
+        try:
+            result = solve(
+                source,
+                target,
+                self.method,
+                tol=self.tol,
+                seed=self.seed,
+                max_time=self.max_time,
+                max_iter=self.max_iter,
+                progress=self.progress and sys.stderr.isatty(),
+            )
+        except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
+            raise UsageError(str(error)) from error
+        result.save(folder)
+        pictures = save_pictures(result, folder) if self.plots and result.status != "interrupted" else []
+        if self.json:
+            say_json(describe(result) | {"run": folder, "pictures": pictures})
+        else:
+            say(result.summary())
+            say(f"Saved in {folder}. Next: otgan sample {folder}")
+        if result.status == "interrupted":
+            return INTERRUPTED
+        return OK if result.converged else NOT_CONVERGED
+
+    def _target(self, given: PointFile) -> DiscreteMeasure:
+        from otgan.datasets import read_weights
+        from otgan.measures import DiscreteMeasure
+
+        points = given.points if self.dtype is None else given.points.astype(self.dtype)
+        weights = None
+        if self.weights is not None:
+            weights = read_weights(self.weights, len(points), self.weights_key)
+        elif self.weights_key is not None:
+            weights = read_weights(self.file, len(points), self.weights_key)
+        try:
+            return DiscreteMeasure(points, weights)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{given.path}: {error}") from error
+
+    def _source(self, dim: int) -> Source:
+        from otgan.measures import Gaussian, UniformBall, UniformBox
+
+        if self.source == "gaussian":
+            return Gaussian(dim)
+        return UniformBox(dim=dim) if self.source == "cube" else UniformBall(dim)
+
+
+def describe(result: Result) -> dict[str, Any]:
+    """A result in plain numbers."""
+    return {
+        "status": result.status,
+        "converged": result.converged,
+        "message": result.message,
+        "method": result.method,
+        "reason": result.reason,
+        "tol": result.tol,
+        "n": result.potential.n,
+        "dim": result.potential.dim,
+        "source": repr(result.source),
+        "n_iter": result.n_iter,
+        "n_samples": result.n_samples,
+        "n_scores": result.n_scores,
+        "seconds": result.seconds,
+        "certificate": result.certificate.to_dict(),
+    }

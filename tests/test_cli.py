@@ -1,0 +1,454 @@
+"""The command line: exit codes, streams, files, and every way to hold it wrong."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import otgan as og
+from otgan.cli import main
+from otgan.cli.common import Common, plain
+
+CLI = Path(__file__).resolve().parents[1] / "otgan" / "cli"
+COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "doctor")
+CERTIFICATE = {"chi2", "chi2_stderr", "l1", "max_ratio", "empty_cells", "w2_lower", "w2_upper", "n_samples", "exact"}
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("points") / "points.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(12, 2)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(points: Path) -> Path:
+    out = points.parent / "run"
+    assert main(["fit", str(points), "--out", str(out), "--tol", "0.05", "--source", "cube"]) == 0
+    return out
+
+
+def one_sentence(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line on standard error, with nothing on standard output."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("otgan: ")
+    return lines[0]
+
+
+def document(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+# --- help and usage ---
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    whole = capsys.readouterr().out
+    assert all(command in whole for command in COMMANDS)
+    assert main([]) == 0
+    assert capsys.readouterr().out == whole
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"otgan {og.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["nonsense"],
+        ["fit"],
+        ["fit", "a.npy", "--unknown"],
+        ["fit", "a.npy", "b.npy"],
+        ["fit", "a.npy", "--tol", "small"],
+        ["fit", "a.npy", "--source", "torus"],
+        ["fit", "a.npy", "--dtype", "float16"],
+        ["sample", "run", "-n", "many"],
+        ["plot", "run", "--what", "everything"],
+        ["doctor", "extra"],
+        ["--nonsense"],
+    ],
+)
+def test_wrong_usage_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err
+    assert "Traceback" not in err
+
+
+def test_commands_import_nothing_heavy_at_module_level() -> None:
+    allowed = set(sys.stdlib_module_names) | {"tyro", "__future__"}
+    for path in CLI.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert name.split(".")[0] in allowed or name.startswith("otgan.cli"), f"{path.name} imports {name}"
+
+
+# --- fit ---
+
+
+def test_fit_saves_and_reports(run: Path, points: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = og.load(run)
+    assert result.converged
+    assert repr(result.source) == "UniformBox(dim=2)"
+    assert torch.equal(result.target.points, torch.from_numpy(np.load(points)))
+    again = ["fit", str(points), "--out", str(run), "--tol", "0.05", "--source", "cube"]
+    assert main(again) == 2
+    assert "--overwrite" in one_sentence(capsys)
+    assert main([*again, "--overwrite"]) == 0
+    assert "chi2 of the cell masses" in capsys.readouterr().out
+    assert torch.equal(og.load(run).potential.heights, result.potential.heights)
+
+
+def test_fit_json(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["fit", str(points), "--out", str(tmp_path / "r"), "--tol", "0.05", "--json", "--plots"]
+    assert main([*argv, "--source", "ball"]) == 0
+    report = document(capsys)
+    assert (report["status"], report["converged"]) == ("converged", True)
+    assert (report["n"], report["dim"], report["tol"]) == (12, 2, 0.05)
+    assert report["source"] == "UniformBall(dim=2, radius=1)"
+    assert set(report["certificate"]) >= CERTIFICATE
+    assert {Path(p).name for p in report["pictures"]} == {
+        "power_diagram.png",
+        "transport_map.png",
+        "convergence.png",
+        "mass_histogram.png",
+    }
+    assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in report["pictures"])
+
+
+def test_fit_default_folder(points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", str(points), "--tol", "0.1", "--no-progress", "--dtype", "float32"]) == 0
+    assert og.load("runs/points").potential.points.dtype == torch.float32
+
+
+def test_fit_not_converged_is_3_and_saved(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["fit", str(points), "--out", str(tmp_path / "r"), "--tol", "1e-9", "--method", "adam", "--json"]
+    assert main([*argv, "--max-iter", "60"]) == 3
+    assert document(capsys)["status"] == "max_iter"
+    assert not og.load(tmp_path / "r").converged
+
+
+def test_fit_weights(tmp_path: Path) -> None:
+    y, w = np.array([[0.0], [1.0], [3.0]]), np.array([1.0, 2.0, 5.0])
+    np.savez(tmp_path / "a.npz", y=y, w=w)
+    np.savetxt(tmp_path / "w.csv", w)
+    common = ["fit", str(tmp_path / "a.npz"), "--key", "y", "--tol", "0.05"]
+    assert main([*common, "--out", str(tmp_path / "1"), "--weights-key", "w"]) == 0
+    assert main([*common, "--out", str(tmp_path / "2"), "--weights", str(tmp_path / "w.csv")]) == 0
+    for name in "12":
+        assert og.load(tmp_path / name).target.weights.tolist() == pytest.approx([0.125, 0.25, 0.625])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.npy", b"\x89PNG\r\n\x1a\n", "PNG"),
+        ("a.npz", b"plain text", "not a NumPy .npz"),
+        ("a.csv", b"1,2\n3,x\n", "line 2, column 2"),
+        ("a.csv", b"", "empty"),
+        ("a.csv", b"1,2\nnan,1\n", "NaN"),
+        ("a.csv", b"1e300,2\n1,1\n", "overflow"),
+    ],
+)
+def test_fit_bad_file_is_2(
+    tmp_path: Path, name: str, content: bytes, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["fit", str(tmp_path / name), "--out", str(tmp_path / "r")]) == 2
+    assert said in one_sentence(capsys)
+    assert not (tmp_path / "r").exists()
+
+
+def test_fit_missing_file_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", str(tmp_path / "no.npy"), "--out", str(tmp_path / "r"), "--json"]) == 2
+    assert "There is no file" in one_sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tol", "-1"], "tol"),
+        (["--tol", "nan"], "tol"),
+        (["--max-time", "0"], "max_time"),
+        (["--max-iter", "0"], "max_iter"),
+        (["--seed", "-1"], "seed"),
+        (["--method", "magic"], "magic"),
+        (["--method", "discrete"], "Empirical"),
+        (["--weights", "missing.npy"], "missing.npy"),
+        (["--key", "x"], ".npz"),
+        (["--weights-key", "x"], ".npz"),
+    ],
+)
+def test_fit_bad_setting_is_2(
+    points: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", str(points), "--out", str(tmp_path / "r"), *flags]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_fit_refuses_a_folder_that_it_cannot_write_before_it_works(
+    points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    assert main(["fit", str(points), "--out", str(tmp_path / "file")]) == 2
+    assert "in the way" in one_sentence(capsys)
+    assert main(["fit", str(points), "--out", str(tmp_path / "file" / "below")]) == 2
+    assert "in the way" in one_sentence(capsys)
+
+
+# --- sample ---
+
+
+def test_sample_is_reproducible_and_says_how(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [tmp_path / f"{i}.npy" for i in range(3)]
+    for path, seed in zip(files, ("5", "5", "6"), strict=True):
+        assert main(["sample", str(run), "-n", "40", "--seed", seed, "--out", str(path)]) == 0
+    a, b, c = (np.load(path) for path in files)
+    assert a.shape == (40, 2)
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert "entropic map, reg = " in capsys.readouterr().out
+
+
+def test_sample_nearest_returns_targets_and_small_reg_tends_to_it(run: Path, tmp_path: Path) -> None:
+    common = ["sample", str(run), "-n", "30", "--out"]
+    assert main([*common, str(tmp_path / "near.npy"), "--generator", "nearest"]) == 0
+    assert main([*common, str(tmp_path / "small.csv"), "--reg", "1e-9"]) == 0
+    assert main([*common, str(tmp_path / "rule.npy")]) == 0
+    near, targets = np.load(tmp_path / "near.npy"), og.load(run).target.points.numpy()
+    assert all((targets == row).all(axis=1).any() for row in near)
+    assert np.allclose(np.loadtxt(tmp_path / "small.csv", delimiter=","), near, atol=1e-6)
+    assert not np.allclose(np.load(tmp_path / "rule.npy"), near, atol=1e-3)
+
+
+def test_sample_to_standard_output_and_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), "-n", "3", "--out", "-"]) == 0
+    assert np.loadtxt(capsys.readouterr().out.splitlines(), delimiter=",").shape == (3, 2)
+    assert main(["sample", str(run), "-n", "3", "--json"]) == 0
+    report = document(capsys)
+    assert (report["n_samples"], report["dim"], report["generator"]) == (3, 2, "entropic")
+    assert report["reg"] > 0
+    assert np.load(run / "samples.npy").shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-n", "0"], "-n must be at least 1"),
+        (["--seed", "-3"], "--seed"),
+        (["--reg", "-1"], "--reg"),
+        (["--reg", "inf"], "--reg"),
+        (["--reg", "1", "--generator", "nearest"], "nearest"),
+        (["--out", "a.png"], "--out must end in"),
+        (["--out", "-", "--json"], "choose one"),
+    ],
+)
+def test_sample_bad_setting_is_2(run: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", str(run), *flags]) == 2
+    assert said in one_sentence(capsys)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "plot"])
+def test_a_folder_that_is_no_run_is_2(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, str(tmp_path / "missing")]) == 2
+    assert "There is no" in one_sentence(capsys)
+    assert main([command, str(tmp_path)]) == 2
+    assert "not written by otgan" in one_sentence(capsys)
+    og.BrenierPotential([[0.0], [1.0]], [0.0, 0.0]).save(tmp_path / "u")
+    assert main([command, str(tmp_path / "u")]) == 2
+    assert "BrenierPotential" in one_sentence(capsys)
+
+
+def test_a_damaged_run_is_2(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    blob = bytearray((tmp_path / "model.safetensors").read_bytes())
+    blob[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(bytes(blob))
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "SHA-256" in one_sentence(capsys)
+
+
+# --- evaluate, plot, doctor ---
+
+
+def test_evaluate_measures_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", str(run), "--n-samples", "30000", "--json"]
+    assert main([*argv, "--seed", "3"]) == 0
+    report = document(capsys)
+    assert report["seed"] == 3
+    assert set(report["certificate"]) >= CERTIFICATE
+    assert report["certificate"]["n_samples"] == 30000
+    assert report["certificate"]["chi2"] < 0.1
+    assert main([*argv, "--seed", str(report["seed"])]) == 0
+    assert document(capsys) == report
+    assert main(argv) == 0
+    assert document(capsys)["certificate"] != report["certificate"]
+    assert main(["evaluate", str(run)]) == 0
+    assert "W2(source, target)" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--n-samples", "1"]) == 2
+
+
+def test_plot_formats(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        out = tmp_path / f"deep/er{suffix}"
+        assert main(["plot", str(run), "--what", "transport_map", "--out", str(out)]) == 0
+        assert out.read_bytes().startswith(magic)
+    capsys.readouterr()
+    assert main(["plot", str(run), "--out", str(tmp_path / "all"), "--json"]) == 0
+    assert len(document(capsys)["pictures"]) == len(list((tmp_path / "all").glob("*.png"))) == 4
+
+
+def test_plot_says_what_does_not_apply(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    y = np.random.default_rng(0).normal(size=(5, 3))
+    og.solve(og.Gaussian(3), y, tol=0.1).save(tmp_path)
+    assert main(["plot", str(tmp_path), "--what", "power_diagram"]) == 2
+    assert "dimension 3" in one_sentence(capsys)
+    assert main(["plot", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "dimension 3" in err
+    assert len(out.split()) == 3
+    assert main(["plot", str(tmp_path), "--out", "all.png"]) == 2
+    assert main(["plot", str(tmp_path), "--what", "convergence", "--out", "a.bmp"]) == 2
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    # Probing KeOps compiles it: the real status is tested with the kernels, its rendering here.
+    states = {
+        "torch": og.kernels.BackendStatus("torch", True, "", ("cpu",)),
+        "keops": og.kernels.BackendStatus("keops", False, "cpu: no compiler " * 9, ()),
+    }
+    monkeypatch.setattr(og.kernels, "status", lambda: states)
+    monkeypatch.setenv("OTGAN_DATA", "/nowhere")
+    assert main(["doctor", "--json"]) == 0
+    report = document(capsys)
+    assert report["versions"]["otgan"] == og.__version__
+    assert report["versions"]["torch"] == torch.__version__.split("+")[0] or report["versions"]["torch"]
+    assert report["kernels"]["keops"]["available"] is False
+    assert "not a folder" in report["data"]
+    assert report["kernels_default"]["cpu"] == "torch"
+    assert main(["doctor"]) == 0
+    out, err = capsys.readouterr()
+    assert "Probing" in err
+    assert "does not work" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+# --- demo ---
+
+
+def test_demo_bad_setting_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--seed", "-1", "--out", str(tmp_path / "d")]) == 2
+    assert "--seed" in one_sentence(capsys)
+    np.save(tmp_path / "a.npy", np.eye(2))
+    assert main(["fit", str(tmp_path / "a.npy"), "--out", str(tmp_path / "mine"), "--tol", "0.5"]) == 0
+    capsys.readouterr()
+    assert main(["demo", "--out", str(tmp_path / "mine")]) == 2
+    assert "not the demonstration's" in one_sentence(capsys)
+    (tmp_path / "file").write_text("x")
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 2
+    assert "in the way" in one_sentence(capsys)
+
+
+# --- endings ---
+
+
+def test_an_unexpected_error_is_1_and_debug_shows_where(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("otgan.certificate.certify", broken)
+    assert main(["evaluate", str(run)]) == 1
+    said = one_sentence(capsys)
+    assert "RuntimeError: first line" in said
+    assert "--debug" in said
+    assert main(["evaluate", str(run), "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_outside_a_solve_is_130(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("otgan.certificate.certify", interrupted)
+    assert main(["evaluate", str(run)]) == 130
+    assert "interrupted" in one_sentence(capsys)
+
+
+def test_plain_is_json() -> None:
+    value = {"a": [np.float32(1.5), float("nan"), float("inf")], "b": Path("x"), "c": (True, None, 3)}
+    assert plain(value) == {"a": [1.5, None, None], "b": "x", "c": [True, None, 3]}
+    assert Common.help(whole=False) == "Flags of every command."
+
+
+def otgan(*argv: str, **options: Any) -> subprocess.Popen[str]:
+    program = "import sys; from otgan.cli import main; sys.exit(main())"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", program, *argv], **(pipes | options))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_saves_the_best_so_far(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(500, 10)))
+    long = ["--method", "adam", "--tol", "1e-7", "--max-iter", "10000000"]
+    process = otgan("fit", str(tmp_path / "a.npy"), "--out", str(tmp_path / "r"), *long, "--json")
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert "500 points" in said, said + process.stderr.read()  # said just before the solver starts
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode == 130, err
+    assert json.loads(out)["status"] == "interrupted"
+    assert "Traceback" not in err
+    saved = og.load(tmp_path / "r")
+    assert saved.status == "interrupted"
+    assert bool(torch.isfinite(saved.potential.heights).all())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_closed_pipe_is_silent(run: Path) -> None:
+    process = otgan("sample", str(run), "-n", "200000", "--out", "-")
+    assert process.stdout is not None
+    assert process.stdout.readline().count(",") == 1
+    process.stdout.close()
+    assert process.stderr is not None
+    err = process.stderr.read()
+    assert process.wait(timeout=90) == 141
+    assert err == ""
