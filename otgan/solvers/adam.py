@@ -16,6 +16,7 @@ from otgan.solvers.base import Outcome, Problem, Stopwatch
 
 if TYPE_CHECKING:
     from otgan.callbacks import Callback
+    from otgan.measures import DiscreteMeasure
 
 _REVIVAL_SAMPLES = 8192
 _EXPECTED = 12.0  # samples that a cell should get for its emptiness to mean something: chance e^-12
@@ -52,7 +53,10 @@ class Adam:
     max_iter: int = 20_000
 
     name = "adam"
-    default_tol = 1e-2
+
+    def default_tol(self, target: DiscreteMeasure) -> float:
+        """Chi2 of one percent."""
+        return 1e-2
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
         """Run until chi2 <= tol, or until time, steps or the caller's patience end."""

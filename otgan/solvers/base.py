@@ -83,8 +83,7 @@ class Solver(Protocol):
     def name(self) -> str:
         """What ``method=`` calls it."""
 
-    @property
-    def default_tol(self) -> float:
+    def default_tol(self, target: DiscreteMeasure) -> float:
         """The bar when none is given."""
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:

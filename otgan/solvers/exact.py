@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from otgan.callbacks import Callback
     from otgan.cells import CellMoments, ExactCells
+    from otgan.measures import DiscreteMeasure
     from otgan.solvers.result import Status
 
 _STATUS = {"singular": "stalled", "empty_cells": "stalled"}
@@ -43,7 +44,10 @@ class Newton:
     max_iter: int = 200
 
     name = "newton"
-    default_tol = 1e-8
+
+    def default_tol(self, target: DiscreteMeasure) -> float:
+        """``1e-8``, and ``1e-12 n`` beyond ten thousand targets: small cells feel the rounding of the heights."""
+        return max(1e-8, 1e-12 * target.n)
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
         """Solve from a cold start."""

@@ -92,7 +92,7 @@ def solve(
     if max_iter is not None:
         options["max_iter"] = as_count(max_iter, "max_iter", 1)
     solver, reason = _pick(source, nu, method, options)
-    bar = as_positive(tol, "tol") if tol is not None else solver.default_tol
+    bar = as_positive(tol, "tol") if tol is not None else solver.default_tol(nu)
     root = _root_seed(seed)
     problem = Problem(source, nu, torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0)))
     shown = Progress(options.get("max_iter")) if progress else None

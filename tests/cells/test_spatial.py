@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
+from otgan.cells._spatial_cells import polyhedron_moments
+from otgan.cells._spatial_clip import clip, cube, load, make_workspace
 from otgan.cells.spatial import Polytope, SpatialCells
 from otgan.solvers.newton import newton
 
@@ -404,6 +406,27 @@ def test_redundant_half_spaces_are_harmless():
     )
     got, expected = (SpatialCells(points, domain).moments(heights).masses for domain in (more, BOX))
     assert got == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("lift", [[1, -1, -1, 1], [1, -1, -1, 5], [-1, 1, 2, -3], [1, -1, 1, 1]])
+def test_cut_through_a_face_warped_by_rounding(lift):
+    """Opposite corners of a face stick out by rounding: what is cut off stays connected, a polyhedron is left."""
+    position, topology = cube(0.5)
+    position[4:, 2] += 1e-14 * np.array(lift)
+    real, corners, work = make_workspace(64)
+    count, cut = clip(real, corners, work, load(real, corners, position, topology), 0.0, 0.0, 1.0, 0.5, 7)
+    assert cut
+    corners = corners[:count]
+    assert count % 2 == 0
+    assert len(np.unique(corners[:, :3])) == count // 2 + 2  # Euler's formula for a cubic polyhedron
+    for v in range(count):
+        for k in range(3):
+            w, back = corners[v, 3 + k], corners[v, 6 + k]
+            assert (corners[w, 3 + back], corners[w, 6 + back]) == (v, k)
+            assert corners[w, (back + 1) % 3] == corners[v, (k + 2) % 3]
+    volume, mean, _ = polyhedron_moments(np.ascontiguousarray(real[:3, :count].T), corners)
+    assert volume == pytest.approx(1.0, abs=1e-12)
+    assert mean == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize("where", ["around", "elsewhere"])
