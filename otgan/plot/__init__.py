@@ -1,13 +1,26 @@
-"""Figures: power diagrams, transport maps, convergence, cell masses, panels of images.
+"""Figures: power diagrams, cells in space, transport maps, convergence, cell masses, stippling, panels of images.
 
 Every function draws into ``ax`` (a new figure when left out), returns the :class:`matplotlib.axes.Axes` and never shows
 anything; save with ``ax.figure.savefig(...)``.
 """
 
+from otgan.plot.cells_3d import cells_3d
 from otgan.plot.convergence import convergence
 from otgan.plot.images import beside, image_grid
 from otgan.plot.mass_histogram import mass_histogram
 from otgan.plot.power_diagram import power_diagram
+from otgan.plot.stippling import stippling
+from otgan.plot.surface_map import surface_map
 from otgan.plot.transport_map import transport_map
 
-__all__ = ["beside", "convergence", "image_grid", "mass_histogram", "power_diagram", "transport_map"]
+__all__ = [
+    "beside",
+    "cells_3d",
+    "convergence",
+    "image_grid",
+    "mass_histogram",
+    "power_diagram",
+    "stippling",
+    "surface_map",
+    "transport_map",
+]

@@ -49,6 +49,16 @@ class PixelCells:
         pairs = np.sort(np.concatenate(found), axis=1)
         return np.unique(pairs, axis=0) if len(pairs) else pairs
 
+    @property
+    def side(self) -> float:
+        """Root of the median area of visible cells, as a share of the longer side of the window."""
+        count = np.bincount(self.index.ravel())
+        return float(np.median(count[count > 0]) ** 0.5 / max(self.index.shape))
+
+    def length(self, ax: Axes) -> float:
+        """The longer side of the window in pixels."""
+        return float(max(self.index.shape))
+
     def draw(self, ax: Axes, rgb: Floats, edge_color: Floats, edge_width: float) -> AxesImage:
         """Paint each cell in its colour, and its sides ``edge_width`` pixels wide; smooth at the sides.
 
@@ -72,6 +82,7 @@ class PixelCells:
             extent=self.extent,
             interpolation="antialiased",
             aspect="equal",
+            gid="cells",
         )
 
 

@@ -108,13 +108,24 @@ def axes_width(ax: Axes) -> float:
     return float(ax.get_window_extent().width * 72.0 / ax.figure.dpi)
 
 
+def points_per_unit(ax: Axes, extent: tuple[float, float, float, float]) -> float:
+    """Points that one unit of data takes once the axes show ``extent`` in equal scales, as they are laid out now."""
+    x0, x1, y0, y1 = extent
+    box = ax.get_window_extent()
+    return float(min(box.width / (x1 - x0), box.height / (y1 - y0)) * 72.0 / ax.figure.dpi)
+
+
 def oklch(lightness: float, chroma: float, hue: ArrayLike) -> NDArray[np.float64]:
     """Convert colours given in OKLCh to sRGB, shape (k, 3): equal steps of hue (in turns) look equal.
 
     Source: B. Ottosson, "A perceptual color space for image processing" (2020).
     """
     angle = 2.0 * np.pi * np.atleast_1d(np.asarray(hue, dtype=float))
-    lab = np.stack([np.full_like(angle, lightness), chroma * np.cos(angle), chroma * np.sin(angle)], axis=1)
+    return oklab(np.stack([np.full_like(angle, lightness), chroma * np.cos(angle), chroma * np.sin(angle)], axis=1))
+
+
+def oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Convert colours given in OKLab, shape (k, 3), to sRGB; what the screen cannot show is clipped."""
     to_lms = [
         [1.0, 0.3963377774, 0.2158037573],
         [1.0, -0.1055613458, -0.0638541728],

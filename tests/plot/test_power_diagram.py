@@ -112,7 +112,9 @@ def test_labels_have_different_colours(k):
 def test_pixel_colours_follow_cells(n, result_of):
     result = result_of(og.UniformBox(dim=2), np.random.default_rng(n).random((n, 2)))
     values = np.random.default_rng(0).permutation(n) / n + 0.5
-    ax = power_diagram(result, edges=False, targets=False, resolution=150, values=values, cmap="viridis")
+    ax = power_diagram(
+        result, renderer="raster", edges=False, targets=False, resolution=150, values=values, cmap="viridis"
+    )
     image = np.asarray(ax.images[0].get_array())
     x = torch.from_numpy(centres((0, 1, 0, 1), (150, 150)))
     index = result.potential.assign(x.reshape(-1, 2)).numpy().reshape(150, 150)
@@ -132,44 +134,57 @@ def test_sides_are_smooth_and_white_lines_cover_them():
     u = og.BrenierPotential([[0.0, 0.0], [1.0, 0.0]], [0.0, -0.5])
     box = og.UniformBox(dim=2)
     values = np.array([0, 1])
-    plain = np.asarray(power_diagram(u, box, edges=False, resolution=11, values=values).images[0].get_array())
+    raster = {"renderer": "raster", "values": values}
+    plain = np.asarray(power_diagram(u, box, edges=False, resolution=11, **raster).images[0].get_array())
     colours = label_palette(2)
     np.testing.assert_allclose(plain[:, :5], np.broadcast_to(colours[0], (11, 5, 3)))
     np.testing.assert_allclose(plain[:, 5], np.broadcast_to(colours.mean(0), (11, 3)))  # cut in the middle
     np.testing.assert_allclose(plain[:, 6:], np.broadcast_to(colours[1], (11, 5, 3)))
-    lined = np.asarray(power_diagram(u, box, resolution=600, values=values).images[0].get_array())
+    lined = np.asarray(power_diagram(u, box, resolution=600, **raster).images[0].get_array())
     np.testing.assert_allclose(lined[:, 299:301], 1.0)
     np.testing.assert_allclose(lined[:, :297], np.broadcast_to(colours[0], (600, 297, 3)))
 
 
-def test_returns_axes_in_a_figure_of_its_own(plane):
+RENDERERS = pytest.mark.parametrize("renderer", ["polygons", "raster"])
+
+
+@RENDERERS
+def test_returns_axes_in_a_figure_of_its_own(plane, renderer):
     before = plt.get_fignums()
-    ax = power_diagram(plane, resolution=60)
+    ax = power_diagram(plane, renderer=renderer, resolution=60)
     assert isinstance(ax, Axes)
     assert len(plt.get_fignums()) == len(before) + 1
     assert ax.get_xlim() == ax.get_ylim() == (0.0, 1.0)
-    assert len(ax.images) == 1 and len(ax.collections) == 1 and len(ax.figure.axes) == 1
-    np.testing.assert_allclose(ax.collections[0].get_offsets(), plane.potential.points)
+    assert [a.get_gid() for a in (*ax.images, *ax.collections)] == (
+        ["cells", "targets"] if renderer == "raster" else ["cells", "sides", "targets"]
+    )
+    assert len(ax.figure.axes) == 1
+    np.testing.assert_allclose(ax.collections[-1].get_offsets(), plane.potential.points)
 
 
-def test_given_axes_are_used_and_no_figure_is_made(plane):
+@RENDERERS
+def test_given_axes_are_used_and_no_figure_is_made(plane, renderer):
     figure, axes = plt.subplots(1, 2)
     before = plt.get_fignums()
-    assert power_diagram(plane, ax=axes[1], resolution=40, values=np.arange(30.0)) is axes[1]
+    drawn = power_diagram(plane, renderer=renderer, ax=axes[1], resolution=40, values=np.arange(30.0))
+    assert drawn is axes[1]
     assert plt.get_fignums() == before
-    assert not axes[0].images and len(figure.axes) == 2
-    figure.colorbar(axes[1].images[0], ax=axes[1])
-    assert axes[1].images[0].get_clim() == (0.0, 29.0)
+    assert not axes[0].images and not axes[0].collections and len(figure.axes) == 2
+    cells = (axes[1].images or axes[1].collections)[0]
+    bar = figure.colorbar(cells, ax=axes[1])
+    assert cells.get_clim() == (0.0, 29.0) == (bar.vmin, bar.vmax)
 
 
-def test_options_leave_things_out(plane):
-    ax = power_diagram(plane, targets=False, edges=False, resolution=40, cmap="tab20")
-    assert not ax.collections and ax.get_legend() is None
+@RENDERERS
+def test_options_leave_things_out(plane, renderer):
+    ax = power_diagram(plane, renderer=renderer, targets=False, edges=False, resolution=40, cmap="tab20")
+    assert [a.get_gid() for a in (*ax.images, *ax.collections)] == ["cells"] and ax.get_legend() is None
 
 
 def test_many_cells_have_neither_dots_nor_lines():
     points = np.random.default_rng(0).random((4000, 2))
-    ax = power_diagram(og.BrenierPotential(points, -0.5 * (points**2).sum(1)), og.UniformBox(dim=2), resolution=100)
+    u = og.BrenierPotential(points, -0.5 * (points**2).sum(1))
+    ax = power_diagram(u, og.UniformBox(dim=2), renderer="raster", resolution=100)
     assert not ax.collections
     assert (np.asarray(ax.images[0].get_array()) < 0.999).any(axis=2).all()
 
@@ -181,9 +196,12 @@ def test_window_of_each_source(result_of):
         og.UniformBall(2, 2.0, [1.0, 0.0]): (-1, 3, -2, 2),
         og.Gaussian([1.0, 0.0], [4.0, 1.0]): (-5, 7, -3, 3),
         og.Empirical([[0.0, 0.0], [1.0, 2.0]]): (-0.08, 1.08, -0.16, 2.16),
+        og.UniformPolytope([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]]): (0, 2, 0, 1),
+        og.GridDensity(np.eye(4)[:2]): (0, 1, 0, 0.5),
     }
     for source, window in cases.items():
-        ax = power_diagram(result_of(source, points), resolution=40)
+        assert power_diagram(result_of(source, points)).axis() == pytest.approx(window)
+        ax = power_diagram(result_of(source, points), renderer="raster", resolution=40)
         np.testing.assert_allclose([*ax.get_xlim(), *ax.get_ylim()], window)
         rows, columns = ax.images[0].get_array().shape[:2]
         assert abs(columns / rows - (window[1] - window[0]) / (window[3] - window[2])) < 0.1
@@ -197,15 +215,24 @@ def test_a_potential_alone_is_drawn_around_its_targets(plane):
     assert ax.get_ylim()[0] < low[1] and ax.get_ylim()[1] > high[1]
 
 
-def test_outside_a_disc_nothing_is_painted(result_of):
-    ax = power_diagram(
-        result_of(og.UniformBall(2), np.random.default_rng(0).random((5, 2))), resolution=50, targets=False
-    )
+@RENDERERS
+def test_outside_a_disc_nothing_is_painted(result_of, renderer):
+    result = result_of(og.UniformBall(2), np.random.default_rng(0).random((5, 2)))
+    ax = power_diagram(result, renderer=renderer, resolution=50, targets=False)
     assert painted(ax, [(-0.9, -0.9), (0.9, -0.9), (0.0, 0.0), (0.69, 0.69)]) == [False, False, True, True]
 
 
-def test_a_wider_window_shows_the_box_in_it(plane):
-    ax = power_diagram(plane, extent=(-1, 2, -0.5, 1.5), resolution=60)
+@RENDERERS
+def test_outside_a_polygon_nothing_is_painted(result_of, renderer):
+    triangle = og.UniformPolytope([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    result = result_of(triangle, np.random.default_rng(0).random((5, 2)))
+    ax = power_diagram(result, renderer=renderer, resolution=50, targets=False)
+    assert painted(ax, [(0.55, 0.55), (0.9, 0.9), (0.45, 0.45), (0.9, 0.05)]) == [False, False, True, True]
+
+
+@RENDERERS
+def test_a_wider_window_shows_the_box_in_it(plane, renderer):
+    ax = power_diagram(plane, renderer=renderer, extent=(-1, 2, -0.5, 1.5), resolution=60)
     assert (ax.get_xlim(), ax.get_ylim()) == ((-1.0, 2.0), (-0.5, 1.5))
     assert painted(ax, [(-0.05, 0.5), (0.05, 0.5), (0.5, 0.95), (0.5, 1.05)]) == [False, True, True, False]
 
@@ -229,6 +256,11 @@ def test_labels_get_a_legend_and_scales_a_bar(plane):
         ({"values": np.array(["a"] * 30)}, TypeError, "number the classes"),
         ({"extent": (1, 0, 0, 1)}, ValueError, "x0 < x1"),
         ({"extent": (0, 1, 0)}, ValueError, "x0 < x1"),
+        ({"extent": (2, 3, 0, 1)}, ValueError, "shows nothing of UniformBox"),
+        ({"renderer": "svg"}, ValueError, "renderer must be 'auto', 'polygons' or 'raster', got 'svg'"),
+        ({"density": True}, ValueError, "needs a source with a density to show"),
+        ({"density": True, "values": np.ones(30)}, ValueError, "leave out values"),
+        ({"density": True, "renderer": "raster"}, ValueError, "leave out values, raster"),
         ({"resolution": 1}, ValueError, "resolution must be at least 2"),
         ({"source": og.Gaussian(3)}, ValueError, "source has dimension 3"),
         ({"source": "box"}, TypeError, "source must be a measure"),
