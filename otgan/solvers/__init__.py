@@ -2,10 +2,10 @@
 
 from otgan.solvers.adam import Adam
 from otgan.solvers.discrete import Discrete
+from otgan.solvers.dispatch import SOLVERS, solve
 from otgan.solvers.exact import Newton
 from otgan.solvers.quantization import Quantization, quantize
 from otgan.solvers.result import ConvergenceError, Plan, Result
-from otgan.solvers.dispatch import SOLVERS, solve
 
 __all__ = [
     "SOLVERS",

@@ -155,7 +155,7 @@ def test_round_trip_keeps_the_cells(tmp_path):
 
 
 def test_reflected_gaussian_polygons():
-    """A factor of negative determinant turns polygons around; they must stay counter-clockwise, with true neighbours."""
+    """A factor of negative determinant turns polygons around; they must stay counter-clockwise and keep neighbours."""
     from otgan.cells.affine import AffineCells
     from otgan.cells.planar import PlanarCells
 
