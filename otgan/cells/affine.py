@@ -55,8 +55,8 @@ class AffineCells(ExactCells):
     def start(self, weights: Floats) -> Floats:
         """Heights ``-f`` of the whitened targets, f convex and radial with a gradient that stays where z has its mass.
 
-        ``|grad f(z)| = R t / (1 + t)``, ``t = |z - c| / (R s)``, with s the targets' deviation: near the mean c targets are
-        standardised, and outliers are drawn inside the radius R, whose cells would otherwise lie far in the tail.
+        ``|grad f(z)| = R t / (1 + t)``, ``t = |z - c| / (R s)``, with s the targets' deviation: near their mean c targets
+        are standardised; outliers, whose cells would otherwise lie far in the tail, are drawn inside the radius R.
         """
         share = weights / weights.sum()
         centred = self.inner.points - share @ self.inner.points

@@ -1,8 +1,8 @@
 """Algebraic multigrid for graph Laplacians: smoothed aggregation, used as a preconditioner.
 
 Newton's method sets up a hierarchy at every step for a system that is solved once: what counts is the set-up. Written
-for M-matrices with constant kernel alone, it takes a seventh of the time of pyamg 5.4's smoothed aggregation in this use
-(n = 1e5 in the plane, one solve of six steps, two cores: 1.2 against 8 seconds).
+for M-matrices with constant kernel alone, it takes a seventh of the time of pyamg 5.4's smoothed aggregation in this
+use (n = 1e5 in the plane, one solve of six steps, two cores: 1.2 against 8 seconds).
 """
 
 from __future__ import annotations
