@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     ArrayLike = Tensor | NDArray[Any] | Sequence[Any] | float
 
 _FLOATS = (torch.float32, torch.float64)
-_LARGEST = 1e150
+LARGEST, SMALLEST = 1e70, 1e-70  # lengths between these have squares of squares that neither overflow nor vanish
+_LEAST_WEIGHT = 1e-100
 
 
 def as_tensor(value: ArrayLike, name: str) -> Tensor:
@@ -24,6 +25,8 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
     if isinstance(value, Tensor):
         tensor = value.detach()
     else:
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise ValueError(f"{name} is a masked array with hidden entries; drop those rows and pass a plain array.")
         try:
             array = np.asarray(value)
         except ValueError as error:
@@ -49,7 +52,9 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.to(torch.float64)
     if tensor.dtype not in _FLOATS:
-        raise TypeError(f"{name} has dtype {tensor.dtype}; otgan computes in float32 or float64: pass {name}.float().")
+        raise TypeError(
+            f"{name} has dtype {tensor.dtype}; otgan computes in float32 or float64: convert it to one of them."
+        )
     return tensor
 
 
@@ -91,9 +96,19 @@ def as_points(value: ArrayLike, name: str, dim: int | None = None, allow_empty: 
     if dim is not None and points.shape[1] != dim:
         raise ValueError(f"{name} has dimension {points.shape[1]}, expected {dim} (shape (n, {dim})).")
     require_finite(points, name)
-    if points.numel() and float(points.abs().max()) > _LARGEST:
-        raise ValueError(f"{name} holds numbers beyond {_LARGEST:g}, whose squares overflow; rescale the data.")
+    require_scale(points, name)
     return points
+
+
+def require_scale(values: Tensor, name: str) -> None:
+    """Raise if numbers are too large, or differ from each other by too little, for their squares to be represented."""
+    if values.numel() == 0:
+        return
+    if float(values.abs().max()) > LARGEST:
+        raise ValueError(f"{name} holds numbers beyond {LARGEST:g}, whose squares overflow; rescale the data.")
+    extent = float((values.amax(dim=0) - values.amin(dim=0)).max()) if values.ndim == 2 else float(values.abs().max())
+    if 0.0 < extent < SMALLEST:
+        raise ValueError(f"{name} extends over less than {SMALLEST:g}, whose square vanishes; rescale the data.")
 
 
 def as_weights(value: ArrayLike | None, n: int, name: str = "weights") -> Tensor:
@@ -115,9 +130,9 @@ def as_weights(value: ArrayLike | None, n: int, name: str = "weights") -> Tensor
         return weights.clone()  # normalised already: keep every bit
     weights = weights / weights.max()
     weights = weights / weights.sum()
-    if bool((weights <= 0).any()):
+    if float(weights.min()) < _LEAST_WEIGHT:
         raise ValueError(
-            f"{name} span more than 300 orders of magnitude; some vanish when normalised. Drop the smallest."
+            f"{name} span more than 100 orders of magnitude; drop the smallest: they cannot be told from 0."
         )
     return weights
 
@@ -139,6 +154,14 @@ def as_positive(value: float, name: str) -> float:
         raise TypeError(f"{name} must be a number > 0, got {value!r}.") from None
     if not (0.0 < number < float("inf")):
         raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
+    return number
+
+
+def as_length(value: float, name: str) -> float:
+    """Check a length > 0 whose square neither overflows nor vanishes."""
+    number = as_positive(value, name)
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(f"{name} must be between {SMALLEST:g} and {LARGEST:g}, got {number:g}; rescale the data.")
     return number
 
 

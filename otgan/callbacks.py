@@ -17,11 +17,11 @@ class State:
     Attributes:
         method: name of the solver.
         n_iter: iterations done.
-        error: the quantity that ``tol`` is compared with, as known now; NaN before the first measurement.
+        error: the quantity that ``tol`` is compared with, as known now; inf before the first measurement.
         tol: the bar.
         seconds: since the start.
         n_scores: (sample, target) scores computed so far.
-        heights: the best heights so far, shape (n,), float64; do not change them.
+        heights: the best heights so far (at first, those it starts from), shape (n,), float64; do not change them.
         detail: what else the solver knows (batch size, step size, ...).
     """
 

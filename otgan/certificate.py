@@ -10,18 +10,21 @@ import torch
 from torch import Tensor
 
 from otgan._checks import as_count, make_generator
-from otgan.measures import Empirical
+from otgan.measures import Empirical, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otgan.measures import DiscreteMeasure, Source
+    from otgan.measures import DiscreteMeasure
     from otgan.potential import BrenierPotential
 
 _Z = 3.0  # standard errors on each side of an interval: 99.7 percent for a Gaussian
 _EXACT_SUPPORT = 1000  # targets up to which the distance between masses and weights is solved exactly
 _ROUNDING = 1e-14
 _CHUNK = 1 << 16
+_BLOCKS = 16  # of samples, for the jackknife
+_FAR = 1e3  # deviations from the origin beyond which float32 samples are too coarse
+_SUMMED = 2_000_000_000  # atoms times targets up to which a discrete source is summed rather than sampled
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,8 @@ def certify(
     of an explicit coupling, T_h repaired to reach the target's masses (see :func:`repair`). All are formed for the
     centred measures; the distance of the means is added exactly.
 
-    An :class:`~otgan.measures.Empirical` source of at most M points is not sampled but summed: the certificate is
-    then exact for the map ``T_h`` (which, unlike a plan, splits no atom).
+    An :class:`~otgan.measures.Empirical` source of a moderate size is not sampled but summed: the certificate is then
+    exact for the map ``T_h`` (which, unlike a plan, splits no atom).
 
     Args:
         potential: u_h with its weights b.
@@ -106,58 +109,60 @@ def certify(
         seed: of the fresh samples. Do not reuse a solver's seed: :func:`otgan.solve` takes care of that for its own.
         generator: an own stream instead of a seed.
     """
+    if not isinstance(source, Source):
+        raise TypeError(f"source must be a measure such as og.UniformBox(dim=2), got {type(source).__name__}.")
     if source.dim != potential.dim:
         raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
     n = potential.n
     m = as_count(n_samples if n_samples is not None else int(min(max(50 * n, 20_000), 2_000_000)), "n_samples", 2)
-    atoms = source if isinstance(source, Empirical) and source.m <= m else None
-    exact = atoms is not None
-    blocks = (
-        _atoms(atoms)
-        if atoms is not None
-        else _draws(source, m, make_generator(seed, generator, potential.points.device), potential)
-    )
-    weights = potential.weights.double().cpu()
-    points = potential.points.double().cpu()
-    heights = potential.heights.double().cpu()
+    summed = isinstance(source, Empirical) and (source.m <= m or (n_samples is None and source.m * n <= _SUMMED))
+    exact = _Exact(source) if summed and isinstance(source, Empirical) else None
+    device = potential.points.device
+    blocks = exact or _draws(source, m, make_generator(seed, generator, device), potential)
+    weights, points = potential.weights.double().cpu(), potential.points.double().cpu()
     mean, middle = source.mean, weights @ points
-    offset = mean - middle
-    counts, first = torch.zeros(n, dtype=torch.float64), torch.zeros_like(points)
-    costs, duals = _Moments(), _Moments()
-    for x, mass in blocks:
-        index = potential.assign(x).cpu()
-        counts.index_add_(0, index, mass)
-        # The centred problem: x' = x - mean, y' = y - middle; its heights are h_i + <mean, y'_i>.
-        centred, y = x.double().cpu() - mean, points[index] - middle
+    shifted, offset = points - middle, source.mean - middle
+    # The centred problem in units of the larger side: x' = (x - mean) / s, y' = (y - middle) / s, psi its target dual.
+    unit = max(source.variance, float(weights @ (shifted**2).sum(dim=1))) ** 0.5 or 1.0
+    y = shifted / unit
+    psi = 0.5 * (y**2).sum(dim=1) + (potential.heights.double().cpu() + shifted @ mean) / unit**2
+    counts, first = torch.zeros(_BLOCKS, n, dtype=torch.float64), torch.zeros_like(points)
+    costs, duals = _Moments(source.variance / unit**2), _Moments(source.variance / unit**2)
+    for number, (x, mass) in enumerate(blocks):
+        index = potential.assign(x.to(device)).cpu()
+        centred = (x.double().cpu() - mean) / unit
+        counts[number % _BLOCKS].index_add_(0, index, mass)
         first.index_add_(0, index, centred * mass[:, None])
-        costs.add(((centred - y) ** 2).sum(dim=1), mass)
-        duals.add(0.5 * (centred**2).sum(dim=1) - (centred * y).sum(dim=1) - heights[index] - y @ mean, mass)
-    masses = counts / counts.sum()
-    chi2, stderr = (float(((masses - weights) ** 2 / weights).sum()), 0.0) if exact else chi2_estimate(counts, weights)
-    shifted = points - middle
+        square, cost = (centred**2).sum(dim=1), ((centred - y[index]) ** 2).sum(dim=1)
+        costs.add(cost, square, mass)
+        duals.add(cost / 2 - psi[index], square, mass)
+    total = counts.sum(dim=0)
+    masses = total / total.sum()
+    chi2, stderr = (float(((masses - weights) ** 2 / weights).sum()), 0.0) if exact else chi2_estimate(total, weights)
+    fix = repair(y.numpy(), masses.numpy(), weights.numpy(), (first / total[:, None]).numpy(), counts.numpy())
     # A target that is switched off has height -inf: the dual bound is then void.
-    dual = duals.mean + float(weights @ (0.5 * (shifted**2).sum(dim=1) + heights + shifted @ mean))
-    centroids = (first / counts[:, None]).numpy()
-    gap, excess = repair(shifted.numpy(), masses.numpy(), weights.numpy(), centroids)
+    dual = duals.mean + float(weights @ psi)
     z = 0.0 if exact else _Z
     low_cost, high_cost = costs.mean - z * costs.stderr, costs.mean + z * costs.stderr
+    gap = (fix.gap2 + z * fix.gap2_stderr) ** 0.5
     lower = max((2 * max(dual - z * duals.stderr, 0.0)) ** 0.5, max(low_cost, 0.0) ** 0.5 - gap)
-    upper = min(high_cost**0.5 + gap, max(high_cost + excess, 0.0) ** 0.5)
-    shift2 = float(offset @ offset)
+    upper = min(high_cost**0.5 + gap, max(high_cost + fix.excess + z * fix.excess_stderr, 0.0) ** 0.5)
+    shift2 = float((offset / unit) @ (offset / unit))
+    drift = 2 * float((masses - weights) @ (y @ offset)) / unit
     return Certificate(
         chi2=chi2,
         chi2_stderr=stderr,
         l1=float((masses - weights).abs().sum()),
         max_ratio=float((masses / weights - 1).abs().max()),
-        empty_cells=int((counts == 0).sum()),
-        w2_lower=(lower**2 + shift2) ** 0.5,
-        w2_upper=(upper**2 + shift2) ** 0.5,
+        empty_cells=int((total == 0).sum()),
+        w2_lower=unit * (lower**2 + shift2) ** 0.5,
+        w2_upper=unit * (max(upper, lower) ** 2 + shift2) ** 0.5,
         n_samples=0 if exact else m,
         n_targets=n,
-        exact=exact,
-        dual=dual + 0.5 * shift2,
-        transport_cost=costs.mean + shift2 - 2 * float((masses - weights) @ (shifted @ offset)),
-        target_gap=gap,
+        exact=exact is not None,
+        dual=unit**2 * (dual + 0.5 * shift2),
+        transport_cost=unit**2 * (costs.mean + shift2 - drift),
+        target_gap=unit * fix.gap2**0.5,
     )
 
 
@@ -188,8 +193,8 @@ def certify_exact(
     twice_dual = source.variance + float(b @ square) - 2 * correlation - 2 * float((masses - b) @ shifted)
     twice_dual = max(twice_dual, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        gap, excess = repair(y, masses, b, moment / masses[:, None])
-    upper = max(min((cost**0.5 + gap) ** 2, cost + excess), twice_dual)
+        fix = repair(y, masses, b, moment / masses[:, None])
+    upper = max(min((cost**0.5 + fix.gap2**0.5) ** 2, cost + fix.excess), twice_dual)
     shift2 = float(((mean - middle) ** 2).sum())
     return Certificate(
         chi2=float(((masses - b) ** 2 / b).sum()),
@@ -204,47 +209,76 @@ def certify_exact(
         exact=True,
         dual=(twice_dual + shift2) / 2,
         transport_cost=cost + shift2 - 2 * float((masses - b) @ (y @ (mean - middle))),
-        target_gap=gap,
+        target_gap=fix.gap2**0.5,
     )
 
 
 def _draws(
     source: Source, m: int, stream: torch.Generator, potential: BrenierPotential
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Fresh samples in blocks, each of mass one."""
+    """Fresh samples in blocks, each of mass one; in float64 where the source is too far from the origin for float32."""
     points = potential.points
-    for done in range(0, m, _CHUNK):
-        size = min(_CHUNK, m - done)
+    far = float(source.mean.abs().max()) > _FAR * (source.variance / source.dim) ** 0.5
+    size = min(_CHUNK, -(-m // _BLOCKS))
+    for done in range(0, m, size):
+        now = min(size, m - done)
+        dtype = torch.float64 if far else points.dtype
         yield (
-            source.sample(size, generator=stream, device=points.device, dtype=points.dtype),
-            torch.ones(size, dtype=torch.float64),
+            source.sample(now, generator=stream, device=points.device, dtype=dtype),
+            torch.ones(now, dtype=torch.float64),
         )
 
 
-def _atoms(source: Empirical) -> Iterator[tuple[Tensor, Tensor]]:
+class _Exact:
     """All atoms of a discrete source in blocks, with their masses."""
-    yield from zip(source.points.split(_CHUNK), source.weights.split(_CHUNK), strict=True)
+
+    def __init__(self, source: Empirical) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(self.source.points.split(_CHUNK), self.source.weights.split(_CHUNK), strict=True)
 
 
 class _Moments:
-    """Running weighted mean and its standard error in float64, a block at a time (Chan, Golub, LeVeque 1979)."""
+    """Running mean of values, with a control variate of known mean, and its standard error; in float64, by blocks.
 
-    def __init__(self) -> None:
-        self.count, self.mass, self.mean, self._m2 = 0, 0.0, 0.0, 0.0
+    The values' regression on the control is removed: ``mean v - beta (mean c - E c)``, ``beta = cov(v, c) / var c``.
 
-    def add(self, values: Tensor, mass: Tensor) -> None:
-        """Take a block of values and their masses in."""
+    Args:
+        expected: E c.
+    """
+
+    def __init__(self, expected: float) -> None:
+        self._expected = expected
+        self._count, self._mass = 0, 0.0
+        self._means, self._moments = torch.zeros(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64)
+
+    def add(self, values: Tensor, controls: Tensor, mass: Tensor) -> None:
+        """Take a block of values, controls and masses in (Chan, Golub, LeVeque 1979)."""
+        pair = torch.stack([values, controls])
         block = float(mass.sum())
-        mean = float(mass @ values) / block
-        delta, total = mean - self.mean, self.mass + block
-        self._m2 += float(mass @ (values - mean) ** 2) + delta * delta * self.mass * block / total
-        self.mean += delta * block / total
-        self.mass, self.count = total, self.count + values.numel()
+        means = pair @ mass / block
+        delta, total = means - self._means, self._mass + block
+        centred = pair - means[:, None]
+        self._moments += (centred * mass) @ centred.T + torch.outer(delta, delta) * (self._mass * block / total)
+        self._means += delta * (block / total)
+        self._mass, self._count = total, self._count + values.numel()
+
+    @property
+    def _beta(self) -> float:
+        variance = float(self._moments[1, 1])
+        return float(self._moments[0, 1]) / variance if variance > 0.0 else 0.0
+
+    @property
+    def mean(self) -> float:
+        """The adjusted mean."""
+        return float(self._means[0]) - self._beta * (float(self._means[1]) - self._expected)
 
     @property
     def stderr(self) -> float:
-        """Standard error of the mean of independent values of equal mass."""
-        return (self._m2 / self.mass / max(self.count - 1, 1)) ** 0.5
+        """Standard error of the adjusted mean of independent values of equal mass."""
+        left = max(float(self._moments[0, 0]) - self._beta * float(self._moments[0, 1]), 0.0)
+        return (left / self._mass / max(self._count - 2, 1)) ** 0.5
 
 
 def chi2_estimate(counts: Tensor, weights: Tensor) -> tuple[float, float]:
@@ -263,59 +297,101 @@ def chi2_estimate(counts: Tensor, weights: Tensor) -> tuple[float, float]:
     m = float(c.sum())
     if m < 2:
         raise ValueError(f"chi2 needs at least 2 samples, got {m:.0f}.")
-    pairs = c * (c - 1) / (m * (m - 1))
-    theta = float((pairs / b).sum())
-    triples = float((pairs * (c - 2) / max(m - 2, 1.0) / b**2).sum())
+    seen = c > 0
+    c, b = c[seen], b[seen]
+    ratio = (c - 1) / (m - 1) / b
+    theta = float((c / m * ratio).sum())
+    triples = float((c / m * ratio * ((c - 2) / max(m - 2, 1.0) / b)).sum())
     first = max(triples - theta**2, 0.0)
-    second = max(float((pairs / b**2).sum()) - theta**2, 0.0)
+    second = max(float((c / m / b * ratio).sum()) - theta**2, 0.0)
     return theta - 1.0, (4.0 * first / m + 2.0 * second / m**2) ** 0.5
 
 
-def repair(points: np.ndarray, masses: np.ndarray, weights: np.ndarray, centroids: np.ndarray) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Repair:
     """What it costs to carry the masses that a map reaches to the masses that it should reach.
 
-    Both numbers belong to couplings P of ``sum w_i delta(y_i)`` and ``sum b_i delta(y_i)``, measures on one support:
+    Both numbers belong to couplings P of ``sum w_i delta(y_i)`` and ``sum b_i delta(y_i)``, measures on one support.
 
-    - the gap, an upper bound of their W2: ``(sum P_ij |y_i - y_j|^2)^(1/2)``;
-    - the excess ``sum P_ij (|c_i - y_j|^2 - |c_i - y_i|^2)`` with c_i the centroid of cell i: by how much the transport
-      cost changes when the part P_ij of the cell's mass goes to y_j instead of y_i. Added to ``E |x - T(x)|^2`` it is
-      the cost of a coupling of source and target, hence an upper bound of W2^2.
+    Attributes:
+        gap2: ``sum P_ij |y_i - y_j|^2``, an upper bound of their W2^2.
+        excess: ``sum P_ij (|c_i - y_j|^2 - |c_i - y_i|^2)`` with c_i the centroid of cell i: by how much the transport
+            cost changes when the part P_ij of the cell's mass goes to y_j instead of y_i. Added to ``E |x - T(x)|^2``
+            it is the cost of a coupling of source and target, hence an upper bound of W2^2.
+        gap2_stderr: standard error of ``gap2`` when the w_i are counts of samples.
+        excess_stderr: that of ``excess``.
+    """
 
-    Exact minima (POT's network simplex) for small n. Beyond, the best of two plans along a k-d ordering of the points,
-    where neighbours in the order are neighbours in space: all mass monotonically, or only the surplus ``(w - b)+`` to
-    the deficit ``(b - w)+``.
+    gap2: float
+    excess: float
+    gap2_stderr: float = 0.0
+    excess_stderr: float = 0.0
+
+
+def repair(
+    points: np.ndarray,
+    masses: np.ndarray,
+    weights: np.ndarray,
+    centroids: np.ndarray,
+    counts: np.ndarray | None = None,
+) -> Repair:
+    """Couple reached and wanted masses cheaply; see :class:`Repair`.
+
+    For small n both numbers are minima (POT's network simplex), and their errors come from the programmes' duals: a
+    sample in cell i moves the minimum by the dual value of i. Beyond, each is the better of two plans along a k-d
+    ordering of the points, where neighbours in the order are neighbours in space: all mass monotonically, or only the
+    surplus ``(w - b)+`` to the deficit ``(b - w)+``; errors are those of the jackknife over blocks of samples.
 
     Args:
-        points: shape (n, d).
+        points: y, shape (n, d).
         masses: w, shape (n,).
         weights: b, shape (n,).
         centroids: shape (n, d); a row with w_i = 0 is not read.
+        counts: samples in each cell by independent blocks, shape (blocks, n); without them errors are 0.
     """
     w, b = masses / masses.sum(), weights / weights.sum()
     if np.abs(w - b).sum() <= _ROUNDING:
-        return 0.0, 0.0
+        return Repair(0.0, 0.0)
     scale = float(np.ptp(points, axis=0).max())
     middle = points.mean(axis=0)
     y, live = (points - middle) / scale, w > 0
     c = np.where(live[:, None], (centroids - middle) / scale, 0.0)
-    if len(points) <= _EXACT_SUPPORT:
-        import ot
-        from scipy.spatial.distance import cdist
+    if len(points) > _EXACT_SUPPORT:
+        order = _kd_order(y)
+        gap2, excess = _monotone_costs(y, c, w, b, order)
+        errors = np.zeros(2)
+        if counts is not None and (used := counts.sum(axis=1) > 0).sum() > 1:
+            without = [counts.sum(axis=0) - counts[k] for k in np.flatnonzero(used)]
+            values = np.array([_monotone_costs(y, c, left / left.sum(), b, order) for left in without])
+            errors = np.sqrt((len(values) - 1) * values.var(axis=0))
+        return Repair(scale**2 * gap2, scale**2 * excess, *(float(scale**2 * error) for error in errors))
+    import ot
+    from scipy.spatial.distance import cdist
 
-        gap = ot.emd2(w[live], b, cdist(y[live], y, "sqeuclidean"), numItermax=5_000_000)
-        change = cdist(c[live], y, "sqeuclidean") - ((c - y)[live] ** 2).sum(axis=1)[:, None]
-        excess = ot.emd2(w[live], b, change, numItermax=5_000_000)
-        return scale * max(float(gap), 0.0) ** 0.5, scale**2 * float(excess)
-    order = _kd_order(y)
+    samples = float("inf") if counts is None else float(counts.sum())
+    change = cdist(c[live], y, "sqeuclidean") - ((c - y)[live] ** 2).sum(axis=1)[:, None]
+    minima, spreads = [], []
+    for matrix in (cdist(y[live], y, "sqeuclidean"), change):
+        value, log = ot.emd2(w[live], b, matrix, numItermax=5_000_000, log=True)
+        dual = np.asarray(log["u"]) - w[live] @ log["u"]
+        minima.append(float(value))
+        spreads.append((w[live] @ dual**2 / samples) ** 0.5)
+    gap2, excess = max(minima[0], 0.0), minima[1]
+    return Repair(scale**2 * gap2, scale**2 * excess, *(float(scale**2 * spread) for spread in spreads))
+
+
+def _monotone_costs(
+    y: np.ndarray, c: np.ndarray, w: np.ndarray, b: np.ndarray, order: np.ndarray
+) -> tuple[float, float]:
+    """Squared gap and excess of the better of two monotone plans; entries of c where w = 0 are not read."""
     difference = (w - b)[order]
-    whole = _monotone_plan(w[order], b[order])
-    part = _monotone_plan(np.maximum(difference, 0.0), np.maximum(-difference, 0.0))
     gaps, excesses = [], []
-    for i, j, mass in (whole, part):
+    for surplus, deficit in ((w[order], b[order]), (np.maximum(difference, 0.0), np.maximum(-difference, 0.0))):
+        i, j, mass = _monotone_plan(surplus, deficit)
         i, j = order[i], order[j]
         gaps.append(float(mass @ ((y[i] - y[j]) ** 2).sum(axis=1)))
         excesses.append(float(mass @ (((c[i] - y[j]) ** 2).sum(axis=1) - ((c[i] - y[i]) ** 2).sum(axis=1))))
-    return scale * min(gaps) ** 0.5, scale**2 * min(excesses)
+    return min(gaps), min(excesses)
 
 
 def _monotone_plan(surplus: np.ndarray, deficit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,11 +7,12 @@ tensors, so a crash between the two renames is recognised and completed at the n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def save(path: str | Path, kind: str, config: dict[str, Any], tensors: dict[str,
         "config": _plain(config),
     }
     text = json.dumps(document, indent=2, allow_nan=False).encode()
+    with _locked(folder):
+        _replace(folder, blob, text)
+    return folder
+
+
+def _replace(folder: Path, blob: bytes, text: bytes) -> None:
+    """Put both files in place, each step leaving a folder that loads."""
     # A save that was cut off between its renames must be completed before its temporary files are written over.
     if (folder / (CONFIG + _NEW)).exists() and not (folder / (TENSORS + _NEW)).exists():
         _complete(folder)
@@ -77,7 +85,23 @@ def save(path: str | Path, kind: str, config: dict[str, Any], tensors: dict[str,
     os.replace(folder / (TENSORS + _NEW), folder / TENSORS)
     os.replace(folder / (CONFIG + _NEW), folder / CONFIG)
     _sync_folder(folder)
-    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes that save or load there (where the system has such locks)."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have none
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def load(path: str | Path) -> Any:
@@ -93,14 +117,15 @@ def load(path: str | Path) -> Any:
     folder = Path(path)
     if folder.is_file() and folder.name in (CONFIG, TENSORS):
         folder = folder.parent
-    kind, config, tensors = _read(folder)
+    with _locked(folder) if folder.is_dir() else contextlib.nullcontext():
+        kind, config, tensors = _read(folder)
     if kind not in _LOADERS:
         raise FormatError(
             f"{folder} holds a {kind!r}, which this version does not know ({', '.join(sorted(_LOADERS))})."
         )
     try:
         return _LOADERS[kind](config, tensors)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{folder} does not describe a {kind}: {type(error).__name__}: {error}.") from error
 
 
@@ -138,7 +163,7 @@ def _read(folder: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
 def _document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise FormatError(f"{path} is not readable JSON ({error}): damaged, or not written by otgan.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise FormatError(f"{path} was not written by otgan (its 'format' is not {FORMAT!r}).")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from otgan import io, kernels
 from otgan._checks import as_points, as_positive, as_tensor, as_weights, require_finite
@@ -38,7 +39,7 @@ class BrenierPotential(nn.Module):
     2016), and its Legendre partner is the Kantorovich potential: one object is generator and critic.
 
     All methods take x of shape (m, d) as a tensor or an array, work on the device of the buffers, and compute in the
-    wider of both dtypes. ``u(x)`` and :meth:`kantorovich` and :meth:`smooth` are differentiable in x.
+    wider of both dtypes. ``u(x)``, :meth:`kantorovich` and :meth:`smooth` are differentiable in x, once.
 
     Args:
         points: targets ``y_i``, shape (n, d).
@@ -116,7 +117,10 @@ class BrenierPotential(nn.Module):
     # ------------------------------------------------------- value and map
 
     def forward(self, x: ArrayLike) -> Tensor:
-        """``u_h(x) = max_i <x, y_i> + h_i``, shape (m,); its gradient in x is :meth:`transport`."""
+        """``u_h(x) = max_i <x, y_i> + h_i``, shape (m,); its gradient in x is :meth:`transport`.
+
+        In float32 far from the origin the value itself is large and rounded; :meth:`kantorovich` and the map are not.
+        """
         x = self._inputs(x)
         return self._value(x, self._index(x))
 
@@ -166,10 +170,14 @@ class BrenierPotential(nn.Module):
     def kantorovich(self, x: ArrayLike, cost: Cost = "half-sqeuclidean") -> Tensor:
         """Source-side Kantorovich potential, shape (m,): ``phi(x) = |x|^2/2 - u_h(x)`` for the cost |x-y|^2/2.
 
-        With ``cost="sqeuclidean"`` twice that. This is the critic.
+        With ``cost="sqeuclidean"`` twice that. This is the critic. Far from the origin the gauge of the heights makes a
+        large constant of it, in which float32 loses the differences: pass float64 there, or centre the data.
         """
         x = self._inputs(x)
-        return _factor(cost) * (0.5 * (x * x).sum(dim=1) - self._value(x, self._index(x)))
+        index = self._index(x)
+        # |x|^2/2 - <x, y_i> - h_i = |x - y_i|^2/2 - psi_i: no cancellation far from the origin.
+        psi = dual_from_heights(self.points, self.heights, "half-sqeuclidean")[index].to(x.dtype)
+        return _factor(cost) * (0.5 * ((x - self.points.to(x.dtype)[index]) ** 2).sum(dim=1) - psi)
 
     def dual(self, cost: Cost = "sqeuclidean") -> Tensor:
         """Target-side dual potential, shape (n,), float64: ``g_i = |y_i|^2 + 2 h_i`` for the cost |x-y|^2.
@@ -207,7 +215,16 @@ class BrenierPotential(nn.Module):
         return checked.to(device=self.points.device, dtype=torch.promote_types(checked.dtype, self.points.dtype))
 
     def _middle(self) -> Tensor:
-        return self.points.mean(dim=0, dtype=torch.float64)
+        """A point among the targets: coordinate-wise median, which no outlier moves."""
+        return self.points.median(dim=0).values.to(torch.float64)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BrenierPotential:
+        """Moves and casts reach the points alone in precision: heights, weights and centre stay in float64."""
+        precise = {name: getattr(self, name) for name in ("heights", "weights", "center")}
+        super()._apply(fn, recurse)
+        for name, value in precise.items():
+            setattr(self, name, value.to(self.points.device))
+        return self
 
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         """Kernel arguments x', y', h' and a constant, chosen so that a shift of the data costs no digits.
@@ -217,7 +234,7 @@ class BrenierPotential(nn.Module):
         """
         shifted = self.points.to(torch.float64) - self._middle()
         heights = self.heights.to(torch.float64) + shifted @ self.center.to(torch.float64)
-        constant = float(heights[torch.isfinite(heights)].mean())
+        constant = float(heights[torch.isfinite(heights)].median())
         centred = x.detach() - self.center.to(x.dtype)
         return centred, shifted.to(x.dtype), (heights - constant).to(x.dtype), constant
 
@@ -243,6 +260,7 @@ class _SmoothMax(torch.autograd.Function):
         return moments.value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (mean,) = ctx.saved_tensors
         return grads[0][:, None] * mean, None, None, None, None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import otgan as og
-from otgan.certificate import chi2_estimate, repair
+from otgan.certificate import Repair, chi2_estimate, repair
 
 
 @pytest.mark.parametrize("tilt", [0.0, 0.3])
@@ -94,7 +94,9 @@ def test_repair_costs_are_those_of_couplings(n):
     w /= w.sum()
     c = y + 0.1 * rng.normal(size=(n, 2))
     c[3] = np.nan
-    gap, excess = repair(y, w, b, c)
+    found = repair(y, w, b, c)
+    gap, excess = found.gap2**0.5, found.excess
+    assert (found.gap2_stderr, found.excess_stderr) == (0.0, 0.0)
     moved = 0.5 * np.abs(w - b).sum()
     assert 0 < gap <= (moved * ((y.max(0) - y.min(0)) ** 2).sum()) ** 0.5
     live = w > 0
@@ -106,7 +108,7 @@ def test_repair_costs_are_those_of_couplings(n):
     else:  # the k-d plan is local: far below moving the excess at random
         assert gap < 0.5 * (moved * 4.0) ** 0.5  # 4 = E|y - y'|^2
         assert here + excess >= ot.emd2(w[live], b, ot.dist(c[live], y)) - 1e-12
-    assert repair(y, b, b, c) == (0.0, 0.0)
+    assert repair(y, b, b, c) == Repair(0.0, 0.0)
 
 
 def test_seeds_and_refusals():
@@ -124,3 +126,39 @@ def test_table_reads_well():
     text = og.certify(u, og.UniformBox(dim=2), 1000, seed=1).table()
     assert "1,000 fresh samples" in text and "W2(source, target)" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(("n", "solved", "samples"), [(100, True, 20_000), (400, False, 20_000), (1200, True, 50_000)])
+def test_the_interval_knows_the_noise_of_its_repair(n, solved, samples):
+    """On the line the repair of noisy masses costs more than the transport itself: its own noise must be counted."""
+    y = np.random.default_rng(n).random((n, 1))
+    source, target = og.UniformBox(dim=1), og.DiscreteMeasure(y)
+    exact = og.solve(source, target)
+    u = exact.potential if solved else og.BrenierPotential(y, -0.5 * (y**2).sum(1))
+    misses = 0
+    for seed in range(12):
+        cert = og.certify(u, source, samples, seed=seed)
+        misses += not cert.w2_lower <= exact.value**0.5 <= cert.w2_upper
+    assert misses <= 1
+
+
+def test_heavy_tails_are_summed_or_controlled():
+    x = np.random.default_rng(0).normal(size=(30_000, 5))
+    x[0] = 1e6
+    source, y = og.Empirical(x), np.random.default_rng(1).normal(size=(50, 5))
+    u = og.BrenierPotential(y, -0.5 * (y**2).sum(1))
+    summed, sampled = og.certify(u, source), og.certify(u, source, 20_000, seed=1)
+    assert summed.exact and not sampled.exact
+    assert sampled.w2_lower == pytest.approx(summed.w2_lower, rel=1e-3)
+    assert sampled.w2_lower <= summed.w2_upper and summed.w2_lower <= sampled.w2_upper
+
+
+@pytest.mark.parametrize("units", [1e-60, 1e60])
+def test_extreme_units(units):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(20, 2))
+    plain = og.certify(og.BrenierPotential(y, -0.5 * (y**2).sum(1)), og.UniformBox(dim=2), 5000, seed=0)
+    u = og.BrenierPotential(units * y, -0.5 * (units * y**2 * units).sum(1))
+    scaled = og.certify(u, og.UniformBox(0.0, units, dim=2), 5000, seed=0)
+    assert scaled.w2_lower == pytest.approx(units * plain.w2_lower, rel=1e-4)
+    assert scaled.w2_upper == pytest.approx(units * plain.w2_upper, rel=1e-4)

@@ -184,3 +184,42 @@ def test_no_foreign_class_is_ever_built(tmp_path, result):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(io.FormatError, match="unknown source"):
         og.load(folder)
+
+
+def test_processes_that_save_into_one_folder_do_not_harm_it(tmp_path):
+    """Each of several writers replaces the model as a whole; a reader always finds one of them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def write(value):
+        for _ in range(10):
+            og.BrenierPotential(np.eye(2), [0.0, value]).save(tmp_path)
+
+    write(0.0)
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, float(value)) for value in range(3)]
+        for _ in range(30):
+            assert float(og.load(tmp_path).heights[1]) in (0.0, 1.0, 2.0)
+        for writer in writers:
+            writer.result()
+
+
+def test_wrong_types_and_shapes_are_refused(tmp_path, result):
+    folder = result.save(tmp_path)
+    good = json.loads((folder / "config.json").read_text())
+    for name, value in [("certificate", []), ("certificate", None), ("seconds", "long"), ("history", 3)]:
+        (folder / "config.json").write_text(json.dumps({**good, "config": {**good["config"], name: value}}))
+        with pytest.raises(io.FormatError, match="does not describe"):
+            og.load(folder)
+    (folder / "config.json").write_text("[" * 100_000)
+    with pytest.raises(io.FormatError, match="not readable JSON"):
+        og.load(folder)
+
+
+def test_a_source_of_ones_own_is_refused_at_saving(tmp_path, result):
+    from dataclasses import replace
+
+    class Mine(og.UniformBox):
+        pass
+
+    with pytest.raises(TypeError, match="cannot be read back"):
+        replace(result, source=Mine(dim=2)).save(tmp_path)

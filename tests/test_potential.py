@@ -181,3 +181,27 @@ def test_empty_batches():
     assert u.transport(nothing).shape == (0, 3)
     assert u.smooth_transport(nothing, reg=1.0).shape == (0, 3)
     assert u.conjugate(nothing).shape == (0,)
+
+
+@pytest.mark.parametrize("outlier", [1e3, 1e8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_outlier_among_the_targets_costs_no_digits(outlier, dtype):
+    y = np.concatenate([np.random.default_rng(0).random((99, 2)), [[outlier, 0.0]]]).astype(dtype)
+    u = og.BrenierPotential(y, -0.5 * (y.astype(float) ** 2).sum(1))
+    x = np.random.default_rng(1).random((1000, 2)).astype(dtype)
+    nearest = ((x[:, None] - y[None]) ** 2).sum(-1).argmin(1)
+    assert (u.assign(x).numpy() == nearest).mean() > 0.998
+
+
+def test_heights_stay_in_double_precision_through_casts():
+    u, _ = random_potential()
+    v = u.float()
+    assert v.points.dtype == torch.float32 and v.heights.dtype == v.weights.dtype == torch.float64
+
+
+def test_second_derivatives_are_refused_rather_than_wrong():
+    u, x = random_potential()
+    at = torch.from_numpy(x).requires_grad_()
+    (gradient,) = torch.autograd.grad(u.smooth(at, 0.1).sum(), at, create_graph=True)
+    with pytest.raises(RuntimeError):
+        gradient.sum().backward()

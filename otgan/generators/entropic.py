@@ -49,5 +49,6 @@ def entropic_reg(potential: BrenierPotential, source: Source, factor: float = _F
         raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
     weights, points = potential.weights.double(), potential.points.double()
     target_variance = float(weights @ ((points - weights @ points) ** 2).sum(dim=1))
-    eps = factor * (source.variance * target_variance / source.dim * float(weights.square().sum())) ** 0.5
+    deviations = source.variance**0.5 * target_variance**0.5
+    eps = factor * deviations * (float(weights.square().sum()) / source.dim) ** 0.5
     return eps if eps > 0.0 else factor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from otgan._checks import as_count, as_positive, as_tensor, require_finite
+from otgan._checks import as_count, as_length, as_tensor, require_finite, require_scale
 from otgan.measures.base import Source
 
 if TYPE_CHECKING:
@@ -32,13 +32,14 @@ class UniformBall(Source):
 
     def __init__(self, dim: int, radius: float = 1.0, center: ArrayLike | None = None) -> None:
         dim = as_count(dim, "dim", 1)
-        self.radius = as_positive(radius, "radius")
+        self.radius = as_length(radius, "radius")
         self.center = torch.zeros(dim, dtype=torch.float64)
         if center is not None:
             given = as_tensor(center, "center").to(device="cpu", dtype=torch.float64)
             if given.shape != (dim,):
                 raise ValueError(f"center must have shape ({dim},), got {tuple(given.shape)}.")
             require_finite(given, "center")
+            require_scale(given, "center")
             self.center = given.clone()
 
     @property

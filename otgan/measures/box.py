@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from otgan._checks import as_count, as_tensor, require_finite
+from otgan._checks import as_count, as_tensor, require_finite, require_scale
 from otgan.measures.base import Source
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class UniformBox(Source):
                 raise ValueError(f"{name} has shape {tuple(corner.shape)}, expected a number or ({dim},).")
         self.low = a.expand(dim).clone()
         self.high = b.expand(dim).clone()
+        require_scale(torch.stack([self.low, self.high]), "low and high")
         if not bool((self.low < self.high).all()):
             raise ValueError(f"low must be smaller than high in every coordinate, got {self.low} and {self.high}.")
 

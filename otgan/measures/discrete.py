@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otgan._checks import as_points, as_tensor, as_weights
+from otgan._checks import as_points, as_weights
 
 if TYPE_CHECKING:
     from otgan._checks import ArrayLike
@@ -85,7 +85,7 @@ class DiscreteMeasure:
 
     def expand(self, values: ArrayLike) -> Tensor:
         """Carry one value per distinct point, shape (n, ...), to the rows that were given, shape (n_given, ...)."""
-        tensor = as_tensor(values, "values")
+        tensor = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
         if tensor.shape[:1] != (self.n,):
             raise ValueError(f"values must have {self.n} rows, one a distinct point, got shape {tuple(tensor.shape)}.")
         return tensor[self.index.to(tensor.device)]

@@ -27,7 +27,7 @@ class Empirical(Source):
     """
 
     def __init__(self, points: ArrayLike, weights: ArrayLike | None = None) -> None:
-        self.points = as_points(points, "points")
+        self.points = as_points(points, "points").clone()
         self.weights = as_weights(weights, self.points.shape[0])
         self.uniform = weights is None or bool((self.weights == self.weights[0]).all())
         exact = self.points.to(device="cpu", dtype=torch.float64)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otgan._checks import as_count, as_tensor, require_finite
+from otgan._checks import LARGEST, SMALLEST, as_count, as_tensor, require_finite, require_scale
 from otgan.measures.base import Source
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Gaussian(Source):
             if dim is not None and dim != self._mean.shape[0]:
                 raise ValueError(f"mean has dimension {self._mean.shape[0]} but dim={dim}.")
             require_finite(self._mean, "mean")
+            require_scale(self._mean, "mean")
         # A diagonal covariance is kept as its diagonal: dimensions in the thousands cost nothing.
         self._variances, self._matrix = _covariance(cov, self._mean.shape[0])
         self._factor = None if self._matrix is None else _factor(self._matrix)
@@ -121,6 +122,10 @@ def _covariance(cov: ArrayLike | None, dim: int) -> tuple[Tensor, Tensor | None]
     if scale == 0.0 or float(variances.min()) < 0.0:
         least = float(variances.min())
         raise ValueError(f"cov is not positive semi-definite and non-zero: its least diagonal entry is {least:.3g}.")
+    if not SMALLEST**2 <= scale <= LARGEST**2:
+        raise ValueError(
+            f"cov holds variances near {scale:g}; rescale the data so that they are within 1e-140 and 1e140."
+        )
     if given.ndim == 1 or not bool((given - torch.diag(variances)).any()):
         return variances, None
     if not torch.allclose(given, given.T, rtol=0.0, atol=1e-6 * scale):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otgan import kernels
+from otgan._checks import as_count, as_positive
 from otgan.certificate import chi2_estimate
 from otgan.potential import Standardization, fix_gauge, voronoi_heights
 from otgan.solvers.base import Outcome, Problem, Stopwatch
@@ -51,6 +52,18 @@ class Adam:
     max_batch: int = 1 << 18
     check_every: int = 50
     max_iter: int = 20_000
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        as_positive(self.lr, "lr")
+        if not 0.0 < as_positive(self.decay, "decay") < 1.0:
+            raise ValueError(f"decay must be between 0 and 1, got {self.decay}.")
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}.")
+        if self.batch is not None:
+            as_count(self.batch, "batch", 2)
+        for setting in ("max_batch", "check_every", "max_iter"):
+            as_count(getattr(self, setting), setting, 1)
 
     name = "adam"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 
 from otgan.certificate import Certificate
 from otgan.measures import Empirical
-from otgan.potential import fix_gauge, heights_from_dual
+from otgan.potential import Standardization, fix_gauge, heights_from_dual
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 from otgan.solvers.result import Plan
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_ROUNDING = 1e-14  # of a total mass of 1
+_ROUNDING = 1e-9  # of the smaller of the two masses that an entry of the plan joins
+_INTERIOR = 5000  # targets up to which ties are resolved by an interior dual: n^2 numbers
 _ALL_ROOTS = 512  # targets up to which all shortest paths are computed
 _SOME_ROOTS = 32
-_SWEEPS = 30
+_SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -70,43 +72,62 @@ class Discrete:
                 f"method='discrete' needs the {m} x {n} cost matrix ({8 * m * n / 1e9:.1f} GB), more than "
                 f"{self.max_size} entries; use method='adam', which samples the source, or subsample it."
             )
-        x = source.points.double().cpu().numpy()
-        y = target.points.double().cpu().numpy()
         a, b = source.weights.numpy(), target.weights.cpu().numpy()
-        # Centred and scaled, the costs keep their digits wherever the data lie.
-        x_mean, y_mean = source.mean.numpy(), target.mean.numpy()
-        scale = max(source.variance, target.variance) ** 0.5 or 1.0
-        xs, ys = (x - x_mean) / scale, (y - y_mean) / scale
+        # In standardised coordinates the plan is the same, and no side's digits drown in the other's.
+        change = Standardization.of(source, target)
+        xs = change.source(source.points.double().cpu()).numpy()
+        ys = change.target(target.points.cpu()).numpy()
         cost = _squared_distances(xs, ys)
-        plan, log = ot.emd(a, b, cost, numItermax=self.max_iter, log=True)
-        if log["warning"] is not None and log["result_code"] not in (1,):
-            message = f"the network simplex ended early ({log['warning']}); raise max_iter."
-            status = "max_iter"
-        else:
-            message = "the plan is optimal (network simplex)."
-            status = "converged"
-        plan[plan <= _ROUNDING] = 0.0  # left over where the two sides' sums differ in the last bit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an early end becomes a status below
+            plan, log = ot.emd(a, b, cost, numItermax=self.max_iter, log=True)
+        start = np.asarray(log["v"], dtype=np.float64)
+        if log["result_code"] != 1:
+            heights = change.heights(
+                heights_from_dual(torch.from_numpy(ys), torch.from_numpy(start)), target.points.cpu()
+            )
+            return Outcome(
+                heights=fix_gauge(heights, target.weights.cpu()).to(target.points.device),
+                status="max_iter",
+                message=f"The network simplex ended before its optimum ({log['warning']}): raise max_iter.",
+                n_iter=1,
+                n_scores=m * n,
+            )
+        # What is left over where the two sides' sums differ in the last bit is no mass.
+        plan[plan <= _ROUNDING * np.minimum(a[:, None], b)] = 0.0
         rows, cols = np.nonzero(plan)
-        split = int((np.bincount(rows, minlength=m) > 1).sum())
-        message += f" It splits {split} of {m} source points, which no map can." if split else " It is a map."
-        g = _interior_dual(cost, rows, cols, np.asarray(log["v"], dtype=np.float64))
+        g = _interior_dual(cost, rows, cols, start) if n <= _INTERIOR else start
         f = (cost - g).min(axis=1)
-        shift = x_mean - y_mean
-        value = float((plan[rows, cols] * cost[rows, cols]).sum()) * scale**2 + float(shift @ shift)
-        # |x - y|^2 = scale^2 |x' - y'|^2 + 2 <x - x_mean, shift> - 2 <y - y_mean, shift> + |shift|^2
-        target_dual = torch.from_numpy(scale**2 * g - 2 * (y - y_mean) @ shift + shift @ shift)
-        source_dual = torch.from_numpy(scale**2 * f + 2 * (x - x_mean) @ shift)
-        dual = float(a @ f + b @ g) * scale**2 + float(shift @ shift)
+        best = (cost - g).argmin(axis=1)
+        pieces = np.bincount(rows, minlength=m)
+        split = int((pieces > 1).sum())
+        tied = int((pieces[rows] == 1)[best[rows] != cols].sum())
+        message = "The plan is optimal (network simplex)."
+        message += f" It splits {split} of {m} source points, which no map can." if split else " It is a map."
+        message += (
+            f" {tied} source points are served as well by another target, where the map sends them." if tied else ""
+        )
+        # Back: |x - y|^2 = pq |x' - y'|^2 + p (p - q) |x'|^2 + q (q - p) |y'|^2, and then the shift of the means.
+        p, q = change.source_scale, change.target_scale
+        shift = change.source_shift.numpy() - change.target_shift.numpy()
+        xc, yc = p * xs, q * ys
+        mass = plan[rows, cols]
+        value = float(mass @ ((xc[rows] - yc[cols]) ** 2).sum(axis=1)) + float(shift @ shift)
+        g_centred = p * q * g + q * (q - p) * (ys**2).sum(axis=1)
+        f_centred = p * q * f + p * (p - q) * (xs**2).sum(axis=1)
+        dual = float(a @ f_centred + b @ g_centred) + float(shift @ shift)
+        target_dual = torch.from_numpy(g_centred - 2 * yc @ shift + shift @ shift)
+        source_dual = torch.from_numpy(f_centred + 2 * xc @ shift)
         from scipy.sparse import coo_array
 
-        heights = heights_from_dual(target.points.cpu(), target_dual)
+        heights = change.heights(heights_from_dual(torch.from_numpy(ys), torch.from_numpy(g)), target.points.cpu())
         return Outcome(
             heights=fix_gauge(heights, target.weights.cpu()).to(target.points.device),
-            status=status,  # type: ignore[arg-type]
-            message=message[0].upper() + message[1:],
+            status="converged",
+            message=message,
             n_iter=1,
             n_scores=m * n,
-            plan=Plan(coo_array((plan[rows, cols], (rows, cols)), shape=(m, n)), source_dual, target_dual),
+            plan=Plan(coo_array((mass, (rows, cols)), shape=(m, n)), source_dual, target_dual),
             value=value,
             certificate=_certificate(plan, b, value, min(dual, value)),
         )
@@ -150,6 +171,12 @@ def _interior_dual(cost: Floats, rows: NDArray[np.intp], cols: NDArray[np.intp],
     n = cost.shape[1]
     if n == 1:
         return start
+    live = np.unique(cols)
+    if len(live) < n:  # the simplex lost a mass below rounding: that target's value is as large as the others allow
+        inner = _interior_dual(cost[:, live], rows, np.searchsorted(live, cols), start[live])
+        g = (cost - (cost[:, live] - inner).min(axis=1)[:, None]).min(axis=0)
+        g[live] = inner
+        return np.asarray(g)
     order = np.argsort(cols, kind="stable")
     rows, cols = rows[order], cols[order]
     edge = np.full((n, n), np.inf)

@@ -13,9 +13,9 @@ from otgan.callbacks import Progress
 from otgan.cells import has_exact_cells
 from otgan.certificate import certify
 from otgan.measures import DiscreteMeasure, Empirical, Source
-from otgan.potential import BrenierPotential
+from otgan.potential import BrenierPotential, Standardization, fix_gauge, voronoi_heights
 from otgan.solvers.adam import Adam
-from otgan.solvers.base import Problem, Solver, Stopwatch
+from otgan.solvers.base import Outcome, Problem, Solver, Stopwatch
 from otgan.solvers.discrete import Discrete
 from otgan.solvers.exact import Newton
 from otgan.solvers.result import ConvergenceError, Result
@@ -63,7 +63,8 @@ def solve(
         max_time: seconds after which the best so far is returned with status "max_time".
         max_iter: iterations at most; the solver's own default when left out.
         progress: show a progress bar on standard error.
-        callback: called with a :class:`otgan.callbacks.State` after every iteration; a true return value stops.
+        callback: called with a :class:`otgan.callbacks.State` after every iteration; a true return value stops. The
+            network simplex of "discrete" runs to its end in one call: no callback, no time limit.
         on_failure: "return" a result that did not reach ``tol``, with a status that says so, or "raise"
             :class:`ConvergenceError`, which carries that result.
         certify_samples: fresh samples of the certificate; see :func:`otgan.certify`.
@@ -99,6 +100,8 @@ def solve(
     clock = Stopwatch(max_time)
     try:
         outcome = solver(problem, bar, clock, _both(callback, shown))
+    except KeyboardInterrupt:
+        outcome = _untouched(problem)
     finally:
         if shown is not None:
             shown.close()
@@ -107,9 +110,12 @@ def solve(
     certificate = outcome.certificate
     if certificate is None:
         stream = torch.Generator(device=nu.points.device).manual_seed(_stream(root, _CERTIFY_STREAM))
-        if certify_samples is None and outcome.status == "interrupted":
-            certify_samples = _HURRIED_SAMPLES  # who pressed Ctrl-C does not want to wait
-        certificate = certify(potential, source, certify_samples, generator=stream)
+        if certify_samples is None and outcome.status in ("interrupted", "max_time"):
+            certify_samples = _HURRIED_SAMPLES  # who sets a limit or presses Ctrl-C does not want to wait
+        try:
+            certificate = certify(potential, source, certify_samples, generator=stream)
+        except KeyboardInterrupt:
+            certificate = certify(potential, source, _HURRIED_SAMPLES // 10, generator=stream)
     result = Result(
         potential=potential,
         source=source,
@@ -138,6 +144,8 @@ def solve(
 def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any]) -> tuple[Solver, str]:
     """The solver and the reason for it."""
     if not isinstance(method, str):
+        if isinstance(method, type) or not callable(method):
+            raise TypeError(f"method must be 'auto', one of {sorted(SOLVERS)} or a solver object, got {method!r}.")
         if options:
             raise ValueError(f"Settings {sorted(options)} belong into the solver object: {type(method).__name__}(...).")
         return method, f"The caller passed a {type(method).__name__} solver."
@@ -163,6 +171,16 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         raise TypeError(
             f"method={method!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}."
         ) from None
+
+
+def _untouched(problem: Problem) -> Outcome:
+    """Voronoi heights, for a solver that was interrupted before it had anything better."""
+    change = Standardization.of(problem.source, problem.target)
+    points = problem.target.points
+    heights = change.heights(voronoi_heights(change.target(points)), points)
+    weights = problem.target.weights.to(points.device)
+    message = "Interrupted before the first step; heights are those of Voronoi cells."
+    return Outcome(fix_gauge(heights, weights), "interrupted", message, n_iter=0)
 
 
 def _root_seed(seed: int | None) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import otgan.measures
 from otgan import io
 from otgan.certificate import Certificate
-from otgan.measures import DiscreteMeasure
+from otgan.measures import DiscreteMeasure, Source
 from otgan.potential import BrenierPotential
 from otgan.solvers.result import Plan, Result
 
@@ -17,26 +17,35 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_PLAIN = (
-    "method",
-    "reason",
-    "status",
-    "message",
-    "tol",
-    "n_iter",
-    "n_scores",
-    "n_samples",
-    "seconds",
-    "history",
-    "value",
-)
-_FLOATS = {f.name for f in fields(Certificate) if f.type == "float"}
+_PLAIN = {
+    "method": "str",
+    "reason": "str",
+    "status": "str",
+    "message": "str",
+    "tol": "float",
+    "n_iter": "int",
+    "n_scores": "int",
+    "n_samples": "int",
+    "seconds": "float",
+    "history": "list",
+    "value": "float | None",
+}
+_SOURCES = {
+    name: item
+    for name, item in vars(otgan.measures).items()
+    if isinstance(item, type) and issubclass(item, Source) and item is not Source
+}
 
 
 def save_result(result: Result, path: str | Path) -> Path:
     """Write ``result`` into the folder ``path``."""
     config: dict[str, Any] = {name: getattr(result, name) for name in _PLAIN}
     config["certificate"] = result.certificate.to_dict()
+    if _SOURCES.get(type(result.source).__name__) is not type(result.source):
+        known = ", ".join(sorted(_SOURCES))
+        raise TypeError(
+            f"A {type(result.source).__name__} source cannot be read back and is not saved; known are {known}."
+        )
     settings, source = result.source.state()
     config["source"] = {"class": type(result.source).__name__, **settings}
     tensors: dict[str, Tensor] = {f"source.{name}": t for name, t in source.items()}
@@ -61,27 +70,49 @@ def save_result(result: Result, path: str | Path) -> Path:
 def _load_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
     settings = dict(config["source"])
     name = settings.pop("class")
-    if name not in otgan.measures.__all__:
+    if name not in _SOURCES:
         raise ValueError(f"unknown source {name!r}")
-    source = getattr(otgan.measures, name).from_state(settings, _under(tensors, "source."))
+    source = _SOURCES[name].from_state(settings, _under(tensors, "source."))
     state = _under(tensors, "potential.")
     potential = BrenierPotential(**state)
     target = DiscreteMeasure(state["points"], state["weights"])
-    target.index = tensors["target.index"]
-    certificate: dict[str, Any] = {
-        name: float("nan") if value is None and name in _FLOATS else value
-        for name, value in config["certificate"].items()
-    }
+    target.index = _index(tensors["target.index"], target.n)
     return Result(
         potential=potential,
         source=source,
         target=target,
-        certificate=Certificate(**certificate),
+        certificate=Certificate(
+            **{f.name: _number(config["certificate"], f.name, f.type) for f in fields(Certificate)}
+        ),
         masses=tensors.get("cells.masses"),
         centroids=tensors.get("cells.centroids"),
         plan=_plan(_under(tensors, "plan."), source, target),
-        **{name: config[name] for name in _PLAIN},
+        **{name: _number(config, name, _PLAIN[name]) for name in _PLAIN},
     )
+
+
+def _number(config: dict[str, Any], name: str, kind: Any) -> Any:
+    """One plain value of the kind that its field declares."""
+    value = config[name]
+    if kind == "float" and value is None:
+        return float("nan")  # JSON has no NaN
+    wanted: dict[str, tuple[type, ...]] = {
+        "float": (int, float),
+        "int": (int,),
+        "bool": (bool,),
+        "str": (str,),
+        "list": (list,),
+        "float | None": (int, float, type(None)),
+    }
+    if not isinstance(value, wanted[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise ValueError(f"{name} should be {kind}, got {value!r}")
+    return value
+
+
+def _index(index: Tensor, n: int) -> Tensor:
+    if index.ndim != 1 or index.dtype.is_floating_point or not set(index.unique().tolist()) == set(range(n)):
+        raise ValueError(f"target.index should number {n} merged points")
+    return index
 
 
 def _plan(tensors: dict[str, Tensor], source: Any, target: DiscreteMeasure) -> Plan | None:

@@ -84,3 +84,28 @@ def test_a_million_points_merge_quickly():
     y = rng.integers(0, 500, size=(1_000_000, 2)).astype(np.float32)
     target = og.DiscreteMeasure(y)
     assert target.n == 250_000 - (250_000 - len(np.unique(y @ np.array([500.0, 1.0]))))
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([[1e71, 0.0]], "rescale"),
+        ([[0.0], [1e-80]], "rescale"),
+        (np.ma.masked_array([[1.0], [2.0]], [[1], [0]]), "masked"),
+    ],
+)
+def test_scales_whose_squares_are_lost(points, words):
+    with pytest.raises(ValueError, match=words):
+        og.DiscreteMeasure(points)
+
+
+def test_labels_expand_as_they_are():
+    labels = og.DiscreteMeasure([[0.0], [1.0], [0.0]]).expand(np.array([3, 4]))
+    assert labels.tolist() == [3, 4, 3] and not labels.dtype.is_floating_point
+
+
+def test_an_empirical_source_does_not_follow_its_array():
+    x = np.zeros((2, 2))
+    source = og.Empirical(x)
+    x[:] = 100
+    assert source.points.abs().max() == 0

@@ -149,3 +149,12 @@ def test_one_target_and_settings():
     assert same.converged and same.target.n == 1 and same.target.n_given == 5
     small = og.solve(og.Gaussian(2), np.eye(2), method=Adam(lr=0.1, batch=2048), tol=0.05)
     assert small.converged
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lr": -1}, {"lr": float("nan")}, {"decay": 1.0}, {"betas": (1.0, 0.9)}, {"batch": 0}, {"check_every": 0}],
+)
+def test_settings_that_cannot_work_are_refused(settings):
+    with pytest.raises((ValueError, TypeError), match=next(iter(settings))):
+        Adam(**settings)

@@ -78,3 +78,40 @@ def test_refusals():
         og.solve(og.Gaussian(2), np.eye(2), method="discrete")
     with pytest.raises(ValueError, match="cost matrix"):
         og.solve(og.Empirical(np.zeros((10, 2))), np.eye(2), method="discrete", max_size=5)
+
+
+@pytest.mark.parametrize("scale", [1e-17, 1e-8, 1e12])
+def test_plan_does_not_depend_on_the_units_of_either_side(scale):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(60, 2)), rng.normal(size=(60, 2))
+    plain, scaled = og.solve(og.Empirical(x), y), og.solve(og.Empirical(x), scale * y)
+    assert np.array_equal(plain.plan.matrix.toarray() > 0, scaled.plan.matrix.toarray() > 0)
+    assert scaled.value == pytest.approx(ot.emd2([], [], ot.dist(x, scale * y)), rel=1e-8)
+
+
+def test_weights_below_the_rounding_of_the_simplex():
+    rng = np.random.default_rng(0)
+    target = og.DiscreteMeasure(rng.normal(size=(300, 2)), [1.0] * 299 + [1e-13])
+    result = og.solve(og.Empirical(rng.normal(size=(300, 2))), target)
+    assert result.converged and torch.isfinite(result.potential.heights).all()
+
+
+def test_an_early_end_is_a_status():
+    rng = np.random.default_rng(0)
+    result = og.solve(og.Empirical(rng.normal(size=(60, 2))), rng.normal(size=(60, 2)), max_iter=3)
+    assert result.status == "max_iter" and "raise max_iter" in result.message
+    assert result.plan is None and result.value is None
+
+
+def test_ties_that_no_potential_resolves_are_told():
+    grid = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), -1).reshape(-1, 2)
+    result = og.solve(og.Empirical(grid), np.array([[-1.0, 2.5], [6.0, 2.5], [2.5, 2.5]]))
+    plan = result.plan.matrix.toarray()
+    off = (result.potential.assign(grid).numpy() != plan.argmax(1)).sum()
+    assert (off > 0) == ("served as well" in result.message)
+
+
+def test_few_sources_and_many_targets():
+    rng = np.random.default_rng(0)
+    result = og.solve(og.Empirical(rng.normal(size=(10, 2))), rng.normal(size=(6000, 2)))
+    assert result.converged and result.plan.matrix.shape == (10, 6000)

@@ -50,3 +50,23 @@ def test_duplicates_share_one_cell_and_lead_back():
     result = og.solve(og.UniformBox(dim=2), y, method="adam", tol=1e-3)
     assert result.potential.n == 3 and result.potential.weights.tolist() == [0.5, 0.25, 0.25]
     assert result.target.expand(result.potential.heights).shape == (4,)
+
+
+@pytest.mark.parametrize("method", [None, 3, og.Gaussian, "Adam"])
+def test_methods_that_are_none(method):
+    with pytest.raises((TypeError, ValueError), match="method"):
+        og.solve(og.Gaussian(2), np.eye(2), method=method)
+
+
+def test_ctrl_c_before_the_first_step_still_returns_a_result():
+    class Sleepy:
+        name = "sleepy"
+
+        def default_tol(self, target):
+            return 1.0
+
+        def __call__(self, problem, tol, clock, callback):
+            raise KeyboardInterrupt
+
+    result = og.solve(og.Gaussian(2), np.eye(2), method=Sleepy())
+    assert result.status == "interrupted" and result.potential.n == 2
