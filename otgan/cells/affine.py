@@ -55,8 +55,8 @@ class AffineCells(ExactCells):
     def start(self, weights: Floats) -> Floats:
         """Heights ``-f`` of the whitened targets, f convex and radial with a gradient that stays where z has its mass.
 
-        ``|grad f(z)| = R t / (1 + t)``, ``t = |z - c| / (R s)``, with s the targets' deviation: near their mean c targets
-        are standardised; outliers, whose cells would otherwise lie far in the tail, are drawn inside the radius R.
+        ``|grad f(z)| = R t / (1 + t)``, ``t = |z - c| / (R s)``, with s the targets' deviation: near their mean c
+        targets are standardised; outliers, whose cells would otherwise lie far in the tail, are drawn inside R.
         """
         share = weights / weights.sum()
         centred = self.inner.points - share @ self.inner.points
@@ -70,14 +70,14 @@ class AffineCells(ExactCells):
         inner, order = self.inner.reordered()
         return AffineCells(inner, self.points[order], self.factor, self.shift), order
 
-    def blended(self, share: float) -> AffineCells | None:
+    def blended(self, share: float, other: ExactCells | None = None) -> AffineCells | None:
         """The inner cells blended."""
-        inner = self.inner.blended(share)
+        inner = self.inner.blended(share, other.inner if isinstance(other, AffineCells) else None)
         if inner is None:
             return None
-        other = copy(self)
-        other.inner = inner
-        return other
+        blend = copy(self)
+        blend.inner = inner
+        return blend
 
     def polygons(self, heights: Floats) -> PolygonSoup:
         """Cells at ``heights``, shape (n,), as polygons in the coordinates of x, counter-clockwise."""

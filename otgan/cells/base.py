@@ -93,10 +93,36 @@ class ExactCells(ABC):
         """The same problem with neighbouring targets near each other in memory, and the order ``new = old[order]``."""
         return self, np.arange(len(self.points))
 
-    def blended(self, share: float) -> ExactCells | None:
+    def blended(self, share: float, other: ExactCells | None = None) -> ExactCells | None:
         """The same targets under ``(1 - share) mu + share nu`` with nu positive on the whole domain, share in (0, 1].
 
         Newton's method passes through such sources when mu vanishes where cells start. ``None`` when there is no need
         or no such nu.
+
+        Args:
+            share: of nu.
+            other: cells of the same targets under nu; ``None`` for the uniform measure on the domain.
         """
         return None
+
+    def smoothed(self, width: float) -> ExactCells | None:
+        """The same targets under mu convolved with a kernel of scale ``width``: positive on the whole domain.
+
+        Halving ``width`` changes that density by a bounded factor everywhere, far from mu's support as well.
+        ``None`` for a source that is not smoothed.
+        """
+        return None
+
+    def with_points(self, points: Floats) -> ExactCells | None:
+        """Cells of other targets, shape (m, d), under the same source; ``None`` where that is not supported."""
+        return None
+
+    @property
+    def extent(self) -> float:
+        """Largest side of the source's domain, as far as it is known; else its deviation scale."""
+        return float(np.sqrt(self.second_moment))
+
+    @property
+    def cell_size(self) -> float:
+        """Typical diameter of a cell of mass ``1 / n``."""
+        return float(self.extent * len(self.points) ** (-1.0 / self.points.shape[1]))

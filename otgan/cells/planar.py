@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,18 @@ class PlanarDensity(Protocol):
 
     def integrate(self, soup: PolygonSoup, domain: Floats) -> tuple[Floats, Floats, Floats]:
         """Masses (n,), first moments (n, 2) of the cells, and the density's integral along each edge (nv,)."""
+
+
+@runtime_checkable
+class SmoothableDensity(Protocol):
+    """A density that has smoother versions of itself."""
+
+    @property
+    def effective_area(self) -> float:
+        """``1 / integral of rho^2``: the area of the support, if rho is constant there."""
+
+    def smoothed(self, width: float) -> PlanarDensity:
+        """The density convolved with a kernel of scale ``width``; see `ExactCells.smoothed`."""
 
 
 def power_polygons(points: ArrayLike, heights: ArrayLike, domain: ArrayLike) -> PolygonSoup:
@@ -137,12 +149,38 @@ class PlanarCells(ExactCells):
         order = hilbert_order(self.points)
         return PlanarCells(self.points[order], self.domain, self.density), order
 
-    def blended(self, share: float) -> PlanarCells | None:
-        """The same cells under ``(1 - share) rho + share / area``; ``None`` when rho is uniform already."""
+    def blended(self, share: float, other: ExactCells | None = None) -> PlanarCells | None:
+        """The same cells under ``(1 - share) rho + share nu``; ``None`` when rho is uniform already."""
         if self.density is None:
             return None
+        uniform = PlanarCells(self.points[:1], self.domain)
+        nu = other if isinstance(other, PlanarCells) else uniform
+        return self._under(_Blend(self.density, share, nu.density, nu.second_moment))
+
+    def smoothed(self, width: float) -> PlanarCells | None:
+        """The same cells under rho convolved with a kernel of scale ``width``, where the density offers that."""
+        return self._under(self.density.smoothed(width)) if isinstance(self.density, SmoothableDensity) else None
+
+    def with_points(self, points: Floats) -> PlanarCells:
+        """Cells of other targets, shape (m, 2), under the same density."""
+        return PlanarCells(points, self.domain, self.density)
+
+    @property
+    def extent(self) -> float:
+        """Longest side of the domain's bounding box."""
+        return float(np.ptp(self.domain, axis=0).max())
+
+    @property
+    def cell_size(self) -> float:
+        """Side of a square of mass ``1 / n`` at the density's typical value."""
+        smooth = isinstance(self.density, SmoothableDensity)
+        area = self.density.effective_area if smooth else float(_fan(self.domain)[3].sum() / 2.0)  # type: ignore[union-attr]
+        return float(np.sqrt(area / len(self.points)))
+
+    def _under(self, density: PlanarDensity) -> PlanarCells:
+        """The same cells, and what is known of their neighbours, under another density."""
         other = copy(self)
-        other.density = _Blend(self.density, share, PlanarCells(self.points[:1], self.domain).second_moment)
+        other.density = density
         return other
 
     @property
@@ -158,22 +196,26 @@ class PlanarCells(ExactCells):
 
 @dataclass(frozen=True)
 class _Blend:
-    """``(1 - share) rho + share / area`` on the domain."""
+    """``(1 - share) rho + share nu`` on the domain; ``None`` for a uniform nu."""
 
     density: PlanarDensity
     share: float
-    uniform_moment: float
+    other: PlanarDensity | None
+    other_moment: float
 
     @property
     def second_moment(self) -> float:
         """``E |x|^2``."""
-        return (1.0 - self.share) * self.density.second_moment + self.share * self.uniform_moment
+        return (1.0 - self.share) * self.density.second_moment + self.share * self.other_moment
 
     def integrate(self, soup: PolygonSoup, domain: Floats) -> tuple[Floats, Floats, Floats]:
         """Blend of the integrals of both densities."""
-        plain = uniform_integrals(soup, float(_fan(domain)[3].sum() / 2.0))
+        if self.other is None:
+            other = uniform_integrals(soup, float(_fan(domain)[3].sum() / 2.0))
+        else:
+            other = self.other.integrate(soup, domain)
         given = self.density.integrate(soup, domain)
-        masses, first, edge = ((1.0 - self.share) * g + self.share * p for g, p in zip(given, plain, strict=True))
+        masses, first, edge = ((1.0 - self.share) * g + self.share * p for g, p in zip(given, other, strict=True))
         return masses, first, edge
 
 

@@ -67,7 +67,7 @@ class Newton:
             nonlocal asked_to_stop
             if callback is not None:
                 heights = torch.from_numpy(scale * entry["heights"])
-                detail = {"damping": entry["damping"]}
+                detail = {"damping": entry["damping"], "stage": entry["stage"]}
                 state = problem.state(self.name, entry["step"], entry["error"], tol, clock, 0, heights, detail)
                 asked_to_stop = bool(callback(state))
             return asked_to_stop

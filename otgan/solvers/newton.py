@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otgan.solvers._continuation import Level, ladder, lift, prolong
 from otgan.solvers._linear import solve_laplacian
+from otgan.solvers._newton_outcome import MESSAGES, NewtonOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,66 +21,29 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Callback = Callable[[dict[str, Any]], bool | None]
 
+__all__ = ["NewtonOutcome", "newton"]
+
 #: One step asks no mass to grow or shrink by more than this factor.
 MAX_GROWTH = 8.0
 #: A step leaves each cell at least this fraction of the smaller of its mass and the mass asked for.
 KEEP = 0.05
 MIN_DAMPING = 2.0**-30
+#: The same while easier problems are left to try.
+IMPATIENT = 2.0**-10
 #: Below this error a step that must be damped this often is spoilt by rounding, not by non-linearity.
 ROUNDING_ERROR = 1e-6
 ROUNDING_DAMPING = 2.0**-4
 
-#: The positive part of a blended source falls by this factor from problem to problem.
-SHARE_DECAY = 0.4
-
-MESSAGES = {
-    "converged": "Every cell has its weight within the tolerance.",
-    "max_iter": "The iteration limit was reached: raise max_iter, or continue with start=outcome.heights.",
-    "max_time": "The time limit was reached: raise max_time, or continue with start=outcome.heights.",
-    "interrupted": "Stopped from outside: continue with start=outcome.heights.",
-    "stalled": (
-        "No step reduces the error further: merge targets that nearly coincide, or pass start heights from a coarser "
-        "or smoother problem."
-    ),
-    "singular": (
-        "The Hessian is singular: no mass flows between some of the cells, as when the source's support is not "
-        "connected. Add a small uniform part to the source, or change the weights slightly."
-    ),
-    "empty_cells": (
-        "No start was found at which every cell has positive mass: pass start heights, or add a small uniform part to "
-        "the source."
-    ),
-}
-
-
-@dataclass(frozen=True)
-class NewtonOutcome:
-    """What `newton` found.
-
-    Attributes:
-        heights: shape (n,), with ``sum_i b_i h_i = 0``.
-        masses: cell masses at ``heights``, shape (n,).
-        moments: all integrals at ``heights``, without the Hessian.
-        n_iter: Newton steps taken, those of auxiliary problems included.
-        status: one of the keys of `MESSAGES`.
-        message: what happened and, unless converged, what to do.
-        error: ``max_i |w_i / b_i - 1|`` at ``heights``.
-        history: one dict a step: "step", "error", "damping", "seconds" since the call; step 0 is the start.
-    """
-
-    heights: Floats
-    masses: Floats
-    moments: CellMoments
-    n_iter: int
-    status: str
-    message: str
-    error: float
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def converged(self) -> bool:
-        """Whether ``error`` reached the tolerance."""
-        return self.status == "converged"
+#: Easier problems are solved to this error only.
+LOOSE_TOL = 0.5
+#: The same once the source itself was tried in vain: pieces of its support must then hold the right cells.
+STRICT_TOL = 0.01
+#: Start on the source itself if each cell has this fraction of its weight; else by way of easier problems.
+GOOD_START = 0.02
+#: Statuses after which an easier problem may still help.
+FAILED = ("stalled", "singular", "empty_cells")
+#: The "stage" of steps on the source itself in the history.
+SOURCE = "source"
 
 
 def newton(
@@ -100,8 +64,11 @@ def newton(
     otherwise as near to it, cell by cell, as that factor allows; norms are weighted by 1 / b. Tiny cells next to
     heavy targets thus grow geometrically instead of forcing tiny steps.
 
-    Works in any dimension in which there are exact cells. A start is computed unless one is given; if the source
-    vanishes there on some cell, it is first blended with a positive one, whose share is then reduced to nothing.
+    Works in any dimension in which there are exact cells. A start is computed unless one is given; if some cell has
+    (almost) no mass there, easier problems lead to a better one: the source is smoothed less and less while the
+    targets, at first merged in groups, are split into ever smaller ones; a source that cannot be smoothed is blended
+    with the uniform one (see `ladder`). The multiscale idea is Merigot's ("A multiscale approach to optimal
+    transport", Computer Graphics Forum 2011).
 
     Args:
         cells: exact power cells of the n targets under the source.
@@ -110,7 +77,8 @@ def newton(
         max_iter: most Newton steps.
         max_time: most seconds; checked between evaluations of the cells.
         start: heights to start from, shape (n,). If cells are empty there, they are blended with the default start.
-        callback: called after each step with the step's history entry and "heights"; a true answer stops the method.
+        callback: called after each step with the step's history entry and "heights" (those of merged targets are
+            extended to all); a true answer stops the method.
 
     Returns:
         The outcome. Degenerate problems end in a status with a message, not in an exception; an interrupt (Ctrl-C)
@@ -148,24 +116,29 @@ class _Run:
         max_time: float | None,
         callback: Callback | None,
     ) -> None:
-        self.cells, self.b, self.order, self.tol = inner, b, order, tol
+        self.cells, self.order, self.tol = inner, order, tol
+        itself = np.arange(len(b))
+        self.finest = Level(inner, b, itself, itself)
+        self.level, self.stage = self.finest, SOURCE  # of the current heights and moments
         self.max_iter, self.max_time, self.callback = max_iter, max_time, callback
         self.began = time.perf_counter()
-        self.n_iter = 0
+        self.n_iter, self.min_damping = 0, MIN_DAMPING
         self.history: list[dict[str, Any]] = []
         self.heights = np.zeros(len(b))
         self.moments: CellMoments | None = None
 
     def __call__(self, given: Floats | None) -> NewtonOutcome:
         try:
-            status = self._prepare(given) or self._iterate(self.cells, self.tol, record=True)
+            status = self._solve(given)
         except KeyboardInterrupt:
             status = "interrupted"
         return self._outcome(status)
 
     def _outcome(self, status: str) -> NewtonOutcome:
         """Result in the user's order and gauge."""
-        now = self.moments
+        self.heights = self._all_heights()
+        now = self.moments if self.stage == SOURCE else None
+        self.level, self.stage = self.finest, SOURCE
         if now is None:
             now = self.cells.moments(self.heights, hessian=False)
         back = np.empty_like(self.order)
@@ -190,6 +163,17 @@ class _Run:
             history=self.history,
         )
 
+    @property
+    def b(self) -> Floats:
+        """Weights of the current level."""
+        return self.level.b
+
+    def _all_heights(self) -> Floats:
+        """Heights of all targets, also while some are merged."""
+        if self.level is self.finest or self.moments is None:
+            return self.heights
+        return lift(self.level, self.cells.points, self.heights, self.moments)
+
     def _error(self, moments: CellMoments) -> float:
         return float(np.abs(moments.masses / self.b - 1.0).max())
 
@@ -203,58 +187,77 @@ class _Run:
     def _late(self) -> bool:
         return self.max_time is not None and time.perf_counter() - self.began > self.max_time
 
-    def _prepare(self, given: Floats | None) -> str | None:
-        """Find heights with positive masses; a status when that fails."""
+    def _solve(self, given: Floats | None) -> str:
+        """Find heights with positive masses, then those asked for."""
         if given is not None:
             self.heights = given
             self.moments = self.cells.moments(given)
             if self.moments.masses.min() > 0.0:
-                return None
+                return self._iterate(self.cells, self.tol)
         try:
             self.heights = self.cells.start(self.b)
         except RuntimeError:
             return "empty_cells"
         self.moments = self.cells.moments(self.heights)
-        if self.moments.masses.min() > 0.0:
-            return None if given is None else self._approach(given)
-        return self._homotopy()
+        least = float((self.moments.masses / self.b).min())
+        if least >= GOOD_START or (least > 0.0 and self.cells.smoothed(self.cells.extent) is None):
+            if given is not None:
+                self._approach(self.cells, given)
+            return self._iterate(self.cells, self.tol)
+        return self._continue()
 
-    def _approach(self, given: Floats) -> str | None:
-        """Move from the default start towards ``given`` as far as all masses stay positive."""
+    def _approach(self, cells: ExactCells, given: Floats) -> None:
+        """Move from the current heights towards ``given`` as far as all masses stay positive."""
         safe = self.heights
         for k in range(1, 20):
             heights = safe + (1.0 - 0.5**k if k < 4 else 0.5 ** (k - 2)) * (given - safe)
-            moments = self.cells.moments(heights)
+            moments = cells.moments(heights)
             if moments.masses.min() > 0.0:
                 self.heights, self.moments = heights, moments
-                return None
-        return None
+                return
 
-    def _homotopy(self) -> str | None:
-        """Solve roughly for the source blended with a positive one, whose share falls until it is negligible."""
-        share = 1.0
-        while True:
-            easier = self.cells.blended(share)
-            if easier is None:
-                return "empty_cells"
-            self.moments = easier.moments(self.heights)
+    def _continue(self) -> str:
+        """Solve easier problems roughly, one after the other, until the source itself can be solved from there."""
+        loose, status = LOOSE_TOL, "empty_cells"
+        for level, easier, name in ladder(self.cells, self.b):
+            if self.stage == SOURCE:  # the first one
+                self.heights = easier.start(level.b)
+            elif len(level.b) > len(self.b):
+                self.heights = prolong(level, self.level, self.heights, self._current())
+            self.level = self.finest if len(level.b) == len(self.finest.b) else level
+            self.stage, self.moments = name, easier.moments(self.heights)
             if self.moments.masses.min() <= 0.0:
-                return "empty_cells"
-            status = self._iterate(easier, 0.5, record=False)
-            if status != "converged":
-                self.moments = None
+                wanted, self.heights = self.heights, easier.start(self.b)
+                self.moments = easier.moments(self.heights)
+                self._approach(easier, wanted)
+                if self._current().masses.min() <= 0.0:
+                    return "empty_cells"
+            status = self._iterate(easier, loose)
+            if status not in FAILED and status != "converged":
                 return status
-            if share < 0.25 * self.b.min():
-                self.moments = self.cells.moments(self.heights)
-                return None if self.moments.masses.min() > 0.0 else "empty_cells"
-            share *= SHARE_DECAY
+            if self.level is not self.finest:
+                continue
+            safe, reached = self.heights, self.moments
+            self.moments = self.cells.moments(safe)
+            status = "empty_cells"
+            if (self.moments.masses / self.b).min() >= GOOD_START:
+                self.stage, loose, self.min_damping = SOURCE, STRICT_TOL, IMPATIENT
+                status = self._iterate(self.cells, self.tol)
+                self.min_damping = MIN_DAMPING
+                if status not in FAILED or self._error(self._current()) < ROUNDING_ERROR:
+                    return status
+            self.heights, self.moments, self.stage = safe, reached, name
+        if self.level is self.finest and status in ("stalled", "singular"):
+            self.stage, self.moments = SOURCE, self.cells.moments(self.heights)
+            return self._iterate(self.cells, self.tol)
+        return status
 
-    def _iterate(self, cells: ExactCells, tol: float, record: bool) -> str:
+    def _iterate(self, cells: ExactCells, tol: float) -> str:
         """Newton steps on ``cells`` from the current heights, whose masses are positive."""
         damping = 1.0
         error = self._error(self._current())
-        if record:
-            self._record(error, 1.0)
+        if not self.history and self._record(error, damping):
+            return "converged" if error <= tol and cells is self.cells else "interrupted"
         while error > tol:
             if self.n_iter >= self.max_iter:
                 return "max_iter"
@@ -268,8 +271,8 @@ class _Run:
                 return "max_time" if self._late() else "stalled"
             self.n_iter += 1
             error = self._error(self._current())
-            if record and self._record(error, damping):
-                return "converged" if error <= tol else "interrupted"
+            if self._record(error, damping):
+                return "converged" if error <= tol and cells is self.cells else "interrupted"
         return "converged"
 
     def _current(self) -> CellMoments:
@@ -306,7 +309,7 @@ class _Run:
         floor = KEEP * np.minimum(w, goal)
         residual = float(np.sqrt(np.sum((w - goal) ** 2 / self.b)))
         damping = 1.0
-        while damping > MIN_DAMPING and not self._late():
+        while damping > self.min_damping and not self._late():
             heights = self.heights + damping * step
             try:
                 new = cells.moments(heights)
@@ -333,12 +336,14 @@ class _Run:
             "error": error,
             "damping": damping,
             "seconds": time.perf_counter() - self.began,
+            "stage": self.stage,
         }
         self.history.append(entry)
         if self.callback is None:
             return False
-        heights = np.empty_like(self.heights)
-        heights[self.order] = self.heights - self.b @ self.heights
+        heights = np.empty(len(self.order))
+        now = self._all_heights()
+        heights[self.order] = now - self.finest.b @ now
         return bool(self.callback({**entry, "heights": heights}))
 
 

@@ -1,5 +1,7 @@
 """Seconds of Newton's method on planar targets: ``python tests/benchmarks/bench_newton.py [--largest N]``.
 
+With ``--pictures shapes2d.npz`` (an archive of grey images) the sources are some of its pictures, mostly black.
+
 Wall time is from a cold start (targets to heights), processor time counts all threads. Compilation is timed apart: it
 is paid once a machine, since the kernels are cached.
 """
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from otgan.cells._density_image import ImageDensity
 from otgan.cells.planar import PlanarCells
 from otgan.solvers.newton import NewtonOutcome, newton
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+#: Pictures with their largest problems: letters, separate blobs, scattered specks, thin curves of up to 1000 x 1000.
+PICTURES = ("A", "blobs_a", "noisyblobs_b", "knee_a", "Worm_a", "Ring_b")
 SQUARE = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
 
 
@@ -64,19 +69,41 @@ def problem(kind: str, n: int, seed: int = 0) -> tuple[Floats, Floats]:
     return y, b / b.sum()
 
 
-def solve(kind: str, n: int, tol: float) -> Timing:
+def solve(kind: str, n: int, tol: float, picture: ImageDensity | None = None) -> Timing:
     """Time one solve from a cold start."""
     y, b = problem(kind, n)
+    y = (y - y.mean(axis=0)) / np.ptp(y, axis=0).max() if picture is not None else y
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = newton(PlanarCells(y, SQUARE), b, tol=tol)
+    outcome = newton(PlanarCells(y, SQUARE if picture is None else picture.domain, picture), b, tol=tol)
     return Timing(outcome, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def pictures(path: str, largest: int) -> None:
+    """Print one line a picture and kind of targets."""
+    print(
+        f"{'picture':>12} {'problem':>10} {'n':>8} {'status':>10} {'steps':>5} {'error':>8} {'wall s':>7} {'cpu s':>7}"
+    )
+    runs = [(name, kind, 10_000) for name in PICTURES for kind in ("uniform", "clusters", "outside")]
+    with np.load(path, allow_pickle=False) as archive:
+        images = {name: ImageDensity(archive[name]) for name in PICTURES}
+    solve("uniform", 2_000, 0.1, images["A"])  # compiles
+    for name, kind, n in [*runs, ("A", "uniform", 100_000)]:
+        if n <= largest:
+            t = solve(kind, n, 1e-8, images[name])
+            o = t.outcome
+            print(f"{name:>12} {kind:>10} {n:>8} {o.status:>10} {o.n_iter:>5} {o.error:>8.1e}", end=" ")
+            print(f"{t.wall:>7.2f} {t.cpu:>7.2f}", flush=True)
 
 
 def main() -> None:
     """Print one line a problem."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=float, default=1e5, help="largest number of uniform targets")
+    parser.add_argument("--pictures", help="path of an archive of grey images to take as sources")
     args = parser.parse_args()
+    if args.pictures:
+        pictures(args.pictures, int(args.largest))
+        return
     print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")
     first = solve("uniform", 30_000, 1e-8)
     second = solve("uniform", 30_000, 1e-8)

@@ -669,3 +669,40 @@ def test_disc_moves_and_scales_with_its_cells(seed, scale):
 def test_bad_discs_are_refused(center, radius):
     with pytest.raises(ValueError, match="must be"):
         DiscDensity(center, radius)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (40, 25)])
+def test_smoothed_pictures_are_positive_and_change_by_a_bounded_factor(shape):
+    rng = np.random.default_rng(4)
+    values = rng.random(shape) * (rng.random(shape) < 0.3)
+    values[0, 0] = 1.0
+    density = ImageDensity(values, high=(shape[1] / 10, shape[0] / 10))
+    _, _, soup = random_partition(density, 200, rng)
+    before = None
+    for width in 4.0 * 0.5 ** np.arange(7):
+        smooth = density.smoothed(width)
+        masses = smooth.integrate(soup)[0]
+        assert smooth.values.min() > 0.0
+        masses = masses[masses > 0.0]  # some cells of the partition are empty polygons
+        assert math.fsum(masses) == pytest.approx(1.0, abs=1e-12)
+        if before is not None:  # 4, and something for the pixels
+            assert (masses / before).max() < 5.0 and (masses / before).min() > 0.2
+        before = masses
+
+
+def test_a_narrow_kernel_changes_little_and_keeps_orientation():
+    values = np.zeros((6, 8))
+    values[1, 2], values[4, 6] = 3.0, 1.0
+    density = ImageDensity(values, low=(-1.0, 2.0), high=(7.0, 8.0))
+    _, _, soup = random_partition(density, 30, np.random.default_rng(0))
+    wide, narrow = (
+        np.abs(density.smoothed(w).integrate(soup)[0] - density.integrate(soup)[0]).sum() for w in (1, 0.05)
+    )
+    assert narrow < 0.1 < wide
+    assert density.smoothed(0.05).second_moment == pytest.approx(density.second_moment, rel=0.05)
+
+
+def test_effective_area_is_that_of_the_white_pixels():
+    values = np.zeros((10, 20))
+    values[2:5, 3:9] = 7.0
+    assert ImageDensity(values, high=(20.0, 10.0)).effective_area == pytest.approx(18.0)

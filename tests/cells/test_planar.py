@@ -374,3 +374,25 @@ def test_given_density():
 def test_bad_input_is_refused(points, heights, domain, match):
     with pytest.raises(ValueError, match=match):
         power_polygons(points, heights, domain)
+
+
+def test_smoothed_blended_and_moved_cells():
+    from otgan.cells._density_image import ImageDensity
+
+    y = targets("random", 40)
+    values = np.zeros((8, 8))
+    values[2:4, 5:7] = 1.0
+    image = ImageDensity(values)
+    cells, plain = PlanarCells(y, SQUARE, image), PlanarCells(y, SQUARE)
+    h = voronoi_like(y, SQUARE, 0.1)
+    smooth = cells.smoothed(0.25)
+    assert smooth.moments(h).masses == pytest.approx(PlanarCells(y, SQUARE, image.smoothed(0.25)).moments(h).masses)
+    assert plain.smoothed(0.25) is None and PlanarCells(y, SQUARE, Tent()).smoothed(0.25) is None
+    mixed = cells.blended(0.3, smooth)
+    expected = 0.7 * cells.moments(h).masses + 0.3 * smooth.moments(h).masses
+    assert mixed.moments(h).masses == pytest.approx(expected, abs=1e-14)
+    assert mixed.second_moment == pytest.approx(0.7 * cells.second_moment + 0.3 * smooth.second_moment)
+    assert cells.extent == plain.extent == 1.0
+    assert cells.cell_size == pytest.approx((4 / 64 / 40) ** 0.5) and plain.cell_size == pytest.approx(40**-0.5)
+    other = cells.with_points(y[:7])
+    assert other.moments(h[:7]).masses == pytest.approx(PlanarCells(y[:7], SQUARE, image).moments(h[:7]).masses)

@@ -76,7 +76,7 @@ def test_uniform_targets(n):
     assert abs(outcome.heights.mean()) < 1e-13
     assert [entry["step"] for entry in outcome.history] == list(range(outcome.n_iter + 1))
     assert outcome.history[-1]["error"] == outcome.error
-    assert set(outcome.history[0]) == {"step", "error", "damping", "seconds"}
+    assert set(outcome.history[0]) == {"step", "error", "damping", "seconds", "stage"}
 
 
 @pytest.mark.parametrize("n", [5, 100, 2000])
