@@ -1,71 +1,135 @@
-"""Nanoseconds per score: ``python tests/benchmarks/bench_kernels.py [--backend keops] [--device cuda]``.
+"""Nanoseconds of CPU time per score: ``python tests/benchmarks/bench_kernels.py [--backends torch numba keops]``.
 
-Two numbers per cell, wall clock and CPU time: on a busy machine only the second can be compared.
+The backends take turns in one process; the table gives medians and, for each, how many times faster it is than the
+first one named. On a busy machine wall-clock times cannot be compared, CPU times on one thread can (``--wall`` gives
+the others). ``plain`` is ``torch.addmm(...).max(1)``, all scores in memory, for ``assign``. KeOps compiles for half a
+minute per operation and dimension the first time. ``--compile`` prints how long Numba compiles for, from nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from otgan import kernels
 
-OPERATIONS: dict[str, Callable] = {
+OPERATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], object]] = {
     "assign": kernels.assign,
     "top_k 16": lambda x, y, h: kernels.top_k(x, y, h, 16),
+    "top_k 64": lambda x, y, h: kernels.top_k(x, y, h, 64),
     "soft_moments": lambda x, y, h: kernels.soft_moments(x, y, h, 0.05),
     "soft_counts": lambda x, y, h: kernels.soft_counts(x, y, h, 0.05),
     "slack": kernels.slack,
 }
+PLAIN = "plain"
+COMPILE = """
+import time, torch
+from otgan import kernels
+start = time.perf_counter()
+import numba
+print(f"import numba: {time.perf_counter() - start:.1f} s")
+more = {"assign": (), "top_k": (16,), "soft_moments": (0.1,), "soft_counts": (0.1,), "slack": ()}
+with kernels.use("numba"):
+    for dtype in (torch.float32, torch.float64):
+        x = torch.rand(100, 3, dtype=dtype)
+        for name, arguments in more.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            getattr(kernels, name)(x, x, x[:, 0], *arguments)
+            print(f"{name}, {dtype}: {time.perf_counter() - start:.2f} s (CPU {time.process_time() - cpu:.2f} s)")
+"""
 
 
-def best_of(run: Callable[[], object], device: str, repeat: int) -> tuple[float, float]:
-    """Least wall-clock and CPU seconds of ``repeat`` runs after one that compiles and warms up."""
+def plain(x: Tensor, y: Tensor, h: Tensor) -> object:
+    """Matrix product with all scores in memory, then their maximum."""
+    return torch.addmm(h, x, y.T).max(1)
+
+
+def seconds(run: Callable[[], object], device: str, wall: bool) -> float:
+    """Seconds that one run takes, of CPU time unless ``wall`` or on a GPU."""
+    clock = time.perf_counter if wall or device == "cuda" else time.process_time
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = clock()
     run()
-    wall, cpu = [], []
-    for _ in range(repeat):
-        start, start_cpu = time.perf_counter(), time.process_time()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        wall.append(time.perf_counter() - start)
-        cpu.append(time.process_time() - start_cpu)
-    return min(wall), min(cpu)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def medians(runs: dict[str, Callable[[], object]], device: str, wall: bool, repeat: int) -> dict[str, float]:
+    """Median seconds of each run; they take turns, after a first one that compiles and warms up."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(repeat + 1):
+        for name, run in runs.items():
+            context = kernels.use("auto" if name == PLAIN else name)
+            with context:
+                took = seconds(run, device, wall)
+            if turn:
+                times[name].append(took)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def compile_times() -> None:
+    """Print what the first calls cost with an empty cache, then with a full one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for state in ("empty cache", "full cache"):
+            print(state)
+            subprocess.run([sys.executable, "-c", COMPILE], env={**os.environ, "NUMBA_CACHE_DIR": folder}, check=True)
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backends", nargs="+", default=["torch", "numba"])
+    parser.add_argument("--operations", nargs="+", default=list(OPERATIONS), choices=list(OPERATIONS))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dims", type=int, nargs="+", default=[2, 3, 5, 10, 32, 64, 128, 512])
-    parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--targets", type=int, default=4096)
+    parser.add_argument("--dims", type=int, nargs="+", default=[1, 2, 3, 5, 10, 16, 32, 64, 128, 256, 512])
+    parser.add_argument("--sizes", nargs="+", default=["4096x4096"], metavar="SAMPLESxTARGETS")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeat", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--wall", action="store_true", help="wall-clock instead of CPU time")
+    parser.add_argument("--compile", action="store_true", help="only the compile times of the numba backend")
     args = parser.parse_args()
+    if args.compile:
+        compile_times()
+        return
     torch.set_num_threads(args.threads)
-    print(f"{args.backend} on {args.device}, {args.dtype}, {args.samples} x {args.targets}, {args.threads} threads")
-    print("ns per score, wall (CPU)")
-    print(f"{'d':>4}" + "".join(f"{name:>18}" for name in OPERATIONS))
-    generator = torch.Generator().manual_seed(0)
+    clock = "wall clock" if args.wall or args.device == "cuda" else "CPU time"
+    print(f"ns per score ({clock}), {args.dtype} on {args.device}, {args.threads} threads; times faster than the first")
     options = {"dtype": getattr(torch, args.dtype), "device": args.device}
-    with kernels.use(args.backend):
-        for d in args.dims:
-            x = torch.randn(args.samples, d, generator=generator).to(**options)
-            y = torch.randn(args.targets, d, generator=generator).to(**options)
-            h = -(y**2).sum(1) / 2
-            row = f"{d:>4}"
-            for operation in OPERATIONS.values():
-                wall, cpu = best_of(partial(operation, x, y, h), args.device, args.repeat)
-                scale = 1e9 / (args.samples * args.targets)
-                row += f"{f'{wall * scale:.2f} ({cpu * scale:.2f})':>18}"
-            print(row, flush=True)
+    for operation in args.operations:
+        names = [*args.backends, *([PLAIN] if operation == "assign" else [])]
+        print(f"\n{operation:<14}{'d':>5}" + "".join(f"{name:>18}" for name in names))
+        for size in args.sizes:
+            m, n = (int(float(number)) for number in size.split("x"))
+            for d in args.dims:
+                generator = torch.Generator().manual_seed(d)
+                x = torch.randn(m, d, generator=generator).to(**options)
+                y = torch.randn(n, d, generator=generator).to(**options)
+                h = -(y**2).sum(1) / 2
+                fits = m * n * x.element_size() < 2**30
+                runs = {
+                    name: partial(plain if name == PLAIN else OPERATIONS[operation], x, y, h)
+                    for name in names
+                    if name != PLAIN or fits
+                }
+                found = medians(runs, args.device, args.wall, args.repeat)
+                row = f"{f'{m}x{n}':<14}{d:>5}"
+                for took in found.values():
+                    ratio = found[args.backends[0]] / took
+                    row += f"{f'{took / m / n * 1e9:.3f} ({ratio:.1f})':>18}"
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

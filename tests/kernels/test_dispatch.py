@@ -27,7 +27,7 @@ def run(code, **environment):
 BROKEN = """
 import sys, torch
 from otgan import kernels
-heavy = {"pykeops", "keopscore", "torch._dynamo"} & set(sys.modules)
+heavy = {"pykeops", "keopscore", "numba", "llvmlite", "torch._dynamo"} & set(sys.modules)
 assert not heavy, f"importing otgan.kernels must not import {heavy}"
 state = kernels.status()["keops"]
 assert not state.available and state.devices == () and state.reason, state
@@ -60,10 +60,10 @@ def test_unwritable_cache(tmp_path):
 
 
 def test_unknown_names(monkeypatch):
-    with pytest.raises(ValueError, match="known: auto, torch, keops"), kernels.use("cupy"):
+    with pytest.raises(ValueError, match="known: auto, torch, keops, numba"), kernels.use("cupy"):
         pass
     monkeypatch.setenv("OTGAN_KERNELS", "gpu")
-    with pytest.raises(ValueError, match="OTGAN_KERNELS.*'gpu'; known: auto, torch, keops"):
+    with pytest.raises(ValueError, match="OTGAN_KERNELS.*'gpu'; known: auto, torch, keops, numba"):
         kernels.assign(X, Y, H)
 
 
@@ -80,12 +80,18 @@ def test_status_of_torch():
     assert state.name == "torch" and state.available and state.reason == "" and "cpu" in state.devices
 
 
-def test_cpu_rule_is_torch(monkeypatch):
-    monkeypatch.setattr(dispatch, "probe", lambda name, device: None)
-    assert dispatch.choose("cpu", 2) == "torch" and dispatch.choose("cuda", 2) == "keops"
-    assert dispatch.choose("cuda", 64) == "keops" and dispatch.choose("cuda", 65) == "torch"
+def test_rule(monkeypatch):
+    monkeypatch.setattr(
+        dispatch, "probe", lambda name, device: "CPU only" if (name, device) == ("numba", "cuda") else None
+    )
+    assert (
+        dispatch.choose("cpu", 2) == dispatch.choose("cpu", 512) == "numba" and dispatch.choose("cpu", 513) == "torch"
+    )
+    assert (
+        dispatch.choose("cuda", 2) == dispatch.choose("cuda", 64) == "keops" and dispatch.choose("cuda", 65) == "torch"
+    )
     monkeypatch.setattr(dispatch, "probe", lambda name, device: None if name == "torch" else "broken")
-    assert dispatch.choose("cuda", 2) == "torch"
+    assert dispatch.choose("cpu", 2) == dispatch.choose("cuda", 2) == "torch"
 
 
 def test_contexts_nest_and_are_private_to_a_thread(monkeypatch):

@@ -83,13 +83,12 @@ def test_all_on_each_backend(backend, dtype):
 @pytest.mark.parametrize(
     ("m", "n", "d"), [(1, 1, 1), (5, 63, 2), (3000, 64, 3), (2049, 700, 10), (17, 5000, 64), (1, 9000, 2)]
 )
-def test_torch_shapes(m, n, d, dtype):
-    with kernels.use("torch"):
-        check_all(*problem(m, n, d, dtype), eps=0.5, k=min(7, n))
+def test_shapes(m, n, d, dtype, cpu_backend):
+    check_all(*problem(m, n, d, dtype), eps=0.5, k=min(7, n))
 
 
 @pytest.mark.parametrize("budget", [1, 1000, "20kB", "1MB"])
-def test_tiny_budget_changes_nothing(budget):
+def test_tiny_budget_changes_nothing(budget, cpu_backend):
     x, y, h = problem(400 if budget != 1 else 12, 300 if budget != 1 else 20, 3, torch.float64)
     names = ("assign", "top_k", "soft_moments", "soft_counts", "slack")
     arguments = {"top_k": (5,), "soft_moments": (0.2,), "soft_counts": (0.2,)}
@@ -101,7 +100,7 @@ def test_tiny_budget_changes_nothing(budget):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
 
 
-def test_weights_and_zero_weights():
+def test_weights_and_zero_weights(cpu_backend):
     x, y, h = problem(d=3, dtype=torch.float64)
     b = torch.rand(len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     b[::5] = 0
@@ -118,7 +117,7 @@ def test_small_eps_tends_to_assign(backend):
         torch.testing.assert_close(soft.mean, y[index], rtol=0, atol=1e-5)
 
 
-def test_small_eps_counts_are_cell_frequencies():
+def test_small_eps_counts_are_cell_frequencies(cpu_backend):
     x, y, h = problem()
     frequencies = torch.bincount(kernels.assign(x, y, h).index, minlength=len(y)).double() / len(x)
     counts = kernels.soft_counts(x, y, h, 1e-20)
@@ -126,7 +125,7 @@ def test_small_eps_counts_are_cell_frequencies():
     assert torch.equal(counts == 0, frequencies == 0)
 
 
-def test_large_eps_is_the_plain_mean():
+def test_large_eps_is_the_plain_mean(cpu_backend):
     x, y, h = problem(dtype=torch.float64)
     mean = kernels.soft_moments(x, y, h, 1e12).mean
     torch.testing.assert_close(mean, y.mean(0).expand_as(mean), rtol=0, atol=1e-9)
@@ -147,19 +146,19 @@ def test_ties_of_top_k(backend):
 
 @pytest.mark.parametrize("n", [9, 200, 3000])
 @pytest.mark.parametrize("budget", ["2kB", "256MB"])
-def test_ties_among_many_duplicates(n, budget):
+def test_ties_among_many_duplicates(n, budget, cpu_backend):
     g = torch.Generator().manual_seed(n)
     x = torch.randint(-3, 4, (40, 2), generator=g).double()
     y = torch.randint(-2, 3, (n, 2), generator=g).double()
     h = torch.randint(-2, 3, (n,), generator=g).double()
     order = torch.sort(scores(x, y, h), dim=1, descending=True, stable=True)
-    with kernels.memory_budget(budget), kernels.use("torch"):
+    with kernels.memory_budget(budget):
         assert torch.equal(kernels.assign(x, y, h).index, order.indices[:, 0])
         index, value = kernels.top_k(x, y, h, 6)
     assert torch.equal(index, order.indices[:, :6]) and torch.equal(value, order.values[:, :6])
 
 
-def test_minus_infinity_is_never_chosen():
+def test_minus_infinity_is_never_chosen(cpu_backend):
     x, y, h = problem(dtype=torch.float64)
     h[torch.arange(0, len(h), 3)] = -math.inf
     check_all(x, y, h)
@@ -169,7 +168,7 @@ def test_minus_infinity_is_never_chosen():
     assert not bool(dead[kernels.top_k(x, y, h, 5).index].any())
 
 
-def test_slack_revival_touches_samples_and_keeps_the_potential():
+def test_slack_revival_touches_samples_and_keeps_the_potential(cpu_backend):
     x, y, h = problem(dtype=torch.float64, n=400, m=200)
     gaps = kernels.slack(x, y, h)
     won = torch.unique(kernels.assign(x, y, h).index)
@@ -179,7 +178,7 @@ def test_slack_revival_touches_samples_and_keeps_the_potential():
     assert float(kernels.slack(x, y, raised).max()) < 1e-12
 
 
-def test_far_targets_keep_their_digits():
+def test_far_targets_keep_their_digits(cpu_backend):
     """float32 targets near 1e5: without re-centring, rounding (about 0.03) would hide differences between scores."""
     g = torch.Generator().manual_seed(0)
     offset = torch.tensor([1e5, -1e5, 0.0])
@@ -197,8 +196,19 @@ def test_far_targets_keep_their_digits():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([-1e6, -3.0, 0.5, 1e4]), st.integers(1, 150), st.integers(1, 5))
-def test_shift_and_permutation(seed, shift, n, d):
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([-1e6, -3.0, 0.5, 1e4]),
+    st.integers(1, 150),
+    st.integers(1, 5),
+    st.sampled_from(["torch", "numba"]),
+)
+def test_shift_and_permutation(seed, shift, n, d, name):
+    with kernels.use(name):
+        check_shift_and_permutation(seed, shift, n, d)
+
+
+def check_shift_and_permutation(seed, shift, n, d):
     x, y, h = problem(37, n, d, torch.float64, seed)
     base = kernels.assign(x, y, h)
     moved = kernels.assign(x, y, h + shift)
@@ -219,14 +229,14 @@ def test_shift_and_permutation(seed, shift, n, d):
     )
 
 
-def test_answers_do_not_depend_on_neighbouring_samples():
+def test_answers_do_not_depend_on_neighbouring_samples(cpu_backend):
     x, y, h = problem(3000, 500, 3, torch.float64)
     whole, part = kernels.assign(x, y, h), kernels.assign(x[100:110], y, h)
     assert torch.equal(whole.index[100:110], part.index)
     torch.testing.assert_close(whole.value[100:110], part.value, rtol=0, atol=1e-12)
 
 
-def test_mean_is_the_gradient_of_the_value():
+def test_mean_is_the_gradient_of_the_value(cpu_backend):
     x, y, h = problem(20, 30, 3, torch.float64)
     step = 1e-5
     for k in range(3):
