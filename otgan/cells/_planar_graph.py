@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +47,13 @@ def guess_neighbours(points: Floats, heights: Floats) -> Rows:
 def nearest_neighbours(places: Floats, k: int = 8) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
     """Starts, counts and indices of the k nearest others of each of ``places``, shape (n, 2)."""
     n = len(places)
-    near = np.asarray(cKDTree(places, balanced_tree=False, compact_nodes=False).query(places, k=k + 1, workers=-1)[1])
+    tree = cKDTree(places, balanced_tree=False, compact_nodes=False)
+    # Threads of our own: those of scipy go on writing into freed memory when an interrupt ends the wait for them.
+    parts = np.array_split(places, min(os.cpu_count() or 1, 1 + n // 10_000))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        near = np.concatenate(
+            [np.asarray(found[1]) for found in pool.map(lambda part: tree.query(part, k=k + 1), parts)]
+        )
     index = near[:, 1:].astype(np.int32).ravel()
     return np.arange(n, dtype=np.int64) * k, np.full(n, k, np.int32), index
 

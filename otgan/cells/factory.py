@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from otgan.cells.base import ExactCells
 
     Floats = NDArray[np.float64]
+
+
+_in_child = False
+
+
+def _after_fork() -> None:
+    global _in_child
+    _in_child = "otgan.cells.planar" in sys.modules  # its threads may have run in the parent
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def has_exact_cells(source: Source) -> bool:
@@ -47,6 +61,11 @@ def exact_cells(source: Source, points: Floats) -> ExactCells:
     Raises:
         ValueError: no exact cells for this source and dimension.
     """
+    if _in_child and source.dim == 2:
+        raise RuntimeError(
+            "Exact planar cells run on OpenMP threads, which do not survive a fork: start worker processes with the "
+            "'spawn' or 'forkserver' method (multiprocessing.get_context)."
+        )
     if not has_exact_cells(source):
         raise ValueError(
             f"{source!r} has no exact cells; exact are UniformBox and UniformPolytope up to dimension 3, UniformBall, "

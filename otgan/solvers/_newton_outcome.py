@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 MESSAGES = {
     "converged": "Every cell has its weight within the tolerance.",
-    "max_iter": "The iteration limit was reached: raise max_iter, or continue with start=outcome.heights.",
-    "max_time": "The time limit was reached: raise max_time, or continue with start=outcome.heights.",
-    "interrupted": "Stopped from outside: continue with start=outcome.heights.",
+    "max_iter": "The iteration limit was reached: raise max_iter.",
+    "max_time": "The time limit was reached: raise max_time.",
+    "interrupted": "Stopped from outside; the heights so far are returned.",
     "stalled": (
-        "No step reduces the error further: merge targets that nearly coincide, or pass start heights from a coarser "
-        "or smoother problem."
+        "No step reduces the error further: merge targets that nearly coincide, bring source and targets nearer to the "
+        "origin and to one scale, or ask for a larger tol."
     ),
     "singular": (
         "The Hessian is singular: no mass flows between some of the cells, as when the source's support is not "
         "connected. Add a small uniform part to the source, or change the weights slightly."
     ),
     "empty_cells": (
-        "No start was found at which every cell has positive mass: pass start heights, or add a small uniform part to "
-        "the source."
+        "No start was found at which every cell has positive mass: bring source and targets nearer to the origin and "
+        "to one scale, or add a small uniform part to the source."
     ),
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from otgan.cells import exact_cells
+from otgan.cells.factory import line
 from otgan.certificate import certify_exact
 from otgan.measures import Empirical
 from otgan.potential import Standardization, fix_gauge
@@ -57,10 +58,18 @@ class Newton:
         change = Standardization.of(source, target)
         middle, scale = change.target_shift.numpy(), change.target_scale
         # Targets centred and of unit size: h_i = scale h'_i + (terms without i), see Standardization.
-        cells = exact_cells(source, (points - middle) / scale)
+        try:
+            cells = exact_cells(source, (points - middle) / scale)
+        except ValueError as error:
+            if "coincide" not in str(error):
+                raise
+            raise ValueError(
+                f"Two targets are closer than about 1e-16 of the targets' spread ({scale:.3g}): once centred, double "
+                f"precision cannot tell them apart ({error}). Merge them, or treat distant groups apart."
+            ) from None
 
         if source.dim == 1:
-            return self._line(problem, cells, scale)
+            return self._line(problem, cells, scale, tol)
         asked_to_stop = False
 
         def tell(entry: dict[str, Any]) -> bool:
@@ -81,14 +90,31 @@ class Newton:
         history = [{"n_iter" if name == "step" else name: entry[name] for name in entry} for entry in found.history]
         return self._outcome(problem, scale * found.heights, found.moments, status, message, found.n_iter, history)
 
-    def _line(self, problem: Problem, cells: ExactCells, scale: float) -> Outcome:
-        """Closed form: cells end at the quantiles of the source."""
-        heights = cells.start(problem.target.weights.cpu().numpy())
+    def _line(self, problem: Problem, cells: ExactCells, scale: float, tol: float) -> Outcome:
+        """Closed form: cells end at the quantiles of the source, and W2 is an integral over quantiles."""
+        from otgan.cells.line import line_wasserstein
+
+        source, target = problem.source, problem.target
+        b = target.weights.cpu().numpy()
+        heights = cells.start(b)
         moments = cells.moments(heights, hessian=False)
-        message = "Cells end at the quantiles of the source: closed form."
-        if isinstance(problem.source, Empirical):
+        error = float(np.abs(moments.masses / b - 1.0).max())
+        status, message = "converged", "Cells end at the quantiles of the source: closed form."
+        if isinstance(source, Empirical):
             message += " Atoms on a boundary belong to both neighbours; the map sends each to one."
-        return self._outcome(problem, scale * heights, moments, "converged", message, 0, [])
+        elif error > tol:
+            status = "stalled"
+            message = (
+                "Cells end at the quantiles of the source, but heights in double precision do not resolve all of them: "
+                f"worst cell |w/b - 1| = {error:.2g} (tol {tol:g}). Merge targets that nearly coincide, or bring "
+                "source and targets nearer to the origin and to one scale. The value is exact all the same."
+            )
+        outcome = self._outcome(problem, scale * heights, moments, status, message, 0, [])
+        points = target.points.double().cpu().numpy()
+        exact, cert = line_wasserstein(points, b, line(source)), outcome.certificate
+        if cert is not None:
+            cert = replace(cert, w2_lower=min(cert.w2_lower, exact), w2_upper=max(cert.w2_upper, exact))
+        return replace(outcome, value=exact**2, certificate=cert)
 
     def _outcome(
         self,

@@ -220,15 +220,19 @@ class _Run:
         """Solve easier problems roughly, one after the other, until the source itself can be solved from there."""
         loose, status = LOOSE_TOL, "empty_cells"
         for level, easier, name in ladder(self.cells, self.b):
+            heights = self.heights
             if self.stage == SOURCE:  # the first one
-                self.heights = easier.start(level.b)
+                heights = easier.start(level.b)
             elif len(level.b) > len(self.b):
-                self.heights = prolong(level, self.level, self.heights, self._current())
-            self.level = self.finest if len(level.b) == len(self.finest.b) else level
-            self.stage, self.moments = name, easier.moments(self.heights)
-            if self.moments.masses.min() <= 0.0:
-                wanted, self.heights = self.heights, easier.start(self.b)
-                self.moments = easier.moments(self.heights)
+                heights = prolong(level, self.level, heights, self._current())
+            wanted, moments = heights, easier.moments(heights)
+            if moments.masses.min() <= 0.0:
+                heights = easier.start(level.b)
+                moments = easier.moments(heights)
+            # All at once: an interrupt must find level, heights and moments that belong together.
+            place = self.finest if len(level.b) == len(self.finest.b) else level
+            self.level, self.stage, self.heights, self.moments = place, name, heights, moments
+            if heights is not wanted:
                 self._approach(easier, wanted)
                 if self._current().masses.min() <= 0.0:
                     return "empty_cells"

@@ -171,3 +171,62 @@ def test_reflected_gaussian_polygons():
     inner = soup.neighbour >= 0
     assert np.allclose(scores[inner, soup.neighbour[inner]], scores.max(1)[inner])
     assert cells.second_moment == pytest.approx(float(shift @ shift + (factor**2).sum() / 3))
+
+
+def test_on_the_line_the_status_follows_the_masses_and_the_value_is_exact():
+    """Two targets that no height in double precision separates: the map cannot be right, the distance still is."""
+    close = np.array([[0.3], [np.nextafter(0.3, 1.0)], [0.8]])
+    result = og.solve(og.UniformBox(dim=1), close)
+    assert result.status == "stalled" and "double precision" in result.message
+    merged = og.solve(og.UniformBox(dim=1), og.DiscreteMeasure([[0.3], [0.8]], [2, 1]))
+    assert merged.converged and result.value == pytest.approx(merged.value, rel=1e-12)
+    far = og.solve(og.UniformBox([1e6], [1e6 + 1]), RNG.normal(size=(500, 1)))
+    assert far.value == pytest.approx((1e6 + 0.5) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_targets_that_centring_merges_are_named(dim):
+    y = np.zeros((3, dim))
+    y[:, 0] = [1e-17, 2e-17, 1.0]
+    with pytest.raises(ValueError, match="closer than about 1e-16"):
+        og.solve(og.UniformBox(dim=dim), y)
+
+
+@pytest.mark.parametrize("moment", [3, 9, 15, 21, 27, 33, 36])
+def test_an_interrupt_at_any_moment_of_the_continuation_ends_in_a_result(moment, monkeypatch):
+    from otgan.cells.planar import PlanarCells
+
+    image = np.ones((32, 32))
+    image[8:24] = 0.0
+    calls, moments = iter(range(10_000)), PlanarCells.moments
+
+    def interrupted(self, heights, hessian=True):
+        if next(calls) == moment:
+            raise KeyboardInterrupt
+        return moments(self, heights, hessian)
+
+    monkeypatch.setattr(PlanarCells, "moments", interrupted)
+    result = og.solve(og.GridDensity(image), np.random.default_rng(0).random((1500, 2)))
+    assert result.status in ("interrupted", "converged") and result.potential.n == 1500
+    assert torch.isfinite(result.potential.heights).all()
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork on this system")
+def test_a_forked_child_is_told_to_use_another_start_method():
+    import subprocess
+    import sys
+
+    code = """
+import os, sys, numpy as np, otgan as og
+y = np.random.default_rng(0).random((50, 2))
+og.solve(og.UniformBox(dim=2), y)
+if os.fork() == 0:
+    try:
+        og.solve(og.UniformBox(dim=2), y)
+    except RuntimeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "'spawn'" in out.stdout, out
