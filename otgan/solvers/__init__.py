@@ -6,6 +6,7 @@ from otgan.solvers.dispatch import SOLVERS, solve
 from otgan.solvers.exact import Newton
 from otgan.solvers.quantization import Quantization, quantize
 from otgan.solvers.result import ConvergenceError, Plan, Result
+from otgan.solvers.stochastic import StochasticNewton
 
 __all__ = [
     "SOLVERS",
@@ -16,6 +17,7 @@ __all__ = [
     "Plan",
     "Quantization",
     "Result",
+    "StochasticNewton",
     "quantize",
     "solve",
 ]

@@ -19,12 +19,18 @@ from otgan.solvers.base import Outcome, Problem, Solver, Stopwatch
 from otgan.solvers.discrete import Discrete
 from otgan.solvers.exact import Newton
 from otgan.solvers.result import ConvergenceError, Result
+from otgan.solvers.stochastic import StochasticNewton
 
 if TYPE_CHECKING:
     from otgan._checks import ArrayLike
     from otgan.callbacks import Callback, State
 
-SOLVERS: dict[str, type] = {"adam": Adam, "discrete": Discrete, "newton": Newton}
+SOLVERS: dict[str, type] = {
+    "adam": Adam,
+    "discrete": Discrete,
+    "newton": Newton,
+    "stochastic-newton": StochasticNewton,
+}
 """Every solver by the name that ``method=`` knows."""
 
 _EXACT_SIZE = 25_000_000  # m * n up to which a discrete source is solved exactly: seconds to a minute

@@ -1,0 +1,222 @@
+"""Stochastic Newton: at the statistical limit, on every kind of target, with every way to end."""
+
+import numpy as np
+import pytest
+import torch
+
+import otgan as og
+from otgan import kernels
+from otgan.solvers._coarse import hierarchy
+from otgan.solvers._semidual import Candidates, newton_step
+from otgan.solvers.stochastic import StochasticNewton
+
+
+def solve(source, target, tol=1e-9, **options):
+    """The solver with a budget of N / n samples, or with a tolerance."""
+    run = {name: options.pop(name) for name in ("seed", "max_time", "callback", "certify_samples") if name in options}
+    return og.solve(source, target, method=StochasticNewton(**options), tol=tol, **run)
+
+
+def clusters(n, dim, spread, seed=0):
+    rng = np.random.default_rng(seed)
+    return (3 * rng.normal(size=(10, dim)))[rng.integers(0, 10, n)] + spread * rng.normal(size=(n, dim))
+
+
+def inefficiency(result, seed=99):
+    """Chi2 on fresh samples over (n - 1) / N with N all samples drawn, its standard error, empty cells."""
+    n = result.target.n
+    cert = og.certify(result.potential, result.source, 200 * n, seed=seed)
+    unit = (n - 1) / result.n_samples
+    return cert.chi2 / unit, cert.chi2_stderr / unit, cert.empty_cells
+
+
+PROBLEMS = {
+    "clusters": lambda: (og.Gaussian(10), clusters(800, 10, 0.5)),
+    "tight clusters": lambda: (og.UniformBox(dim=10), clusters(800, 10, 0.02)),
+    "cube": lambda: (og.Gaussian(10), np.random.default_rng(0).random((800, 10))),
+    "32 dimensions": lambda: (og.Gaussian(32), clusters(800, 32, 1.0)),
+    "outside": lambda: (og.UniformBox(dim=8), 100 + np.random.default_rng(0).normal(size=(600, 8))),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_statistical_limit(name):
+    source, y = PROBLEMS[name]()
+    result = solve(source, y, samples_per_target=50, certify_samples=2000)
+    assert result.n_samples == 50 * len(y)
+    ratio, stderr, empty = inefficiency(result)
+    assert ratio < 1.3 + 2 * stderr and empty == 0
+
+
+def test_batches_estimate_chi2_without_bias():
+    source, y = og.Gaussian(8), np.random.default_rng(3).normal(size=(500, 8))
+    result = solve(source, y, samples_per_target=60, certify_samples=400_000)
+    last = result.history[-1]
+    error = (last["chi2_stderr"] ** 2 + result.certificate.chi2_stderr**2) ** 0.5
+    assert abs(last["chi2"] - result.certificate.chi2) < 4 * error
+
+
+@pytest.mark.parametrize("tol", [0.1, 0.02])
+def test_tolerance_is_reached_with_few_samples(tol):
+    source, y = og.Gaussian(6), clusters(400, 6, 0.5)
+    result = solve(source, y, tol=tol, certify_samples=400_000)
+    assert result.converged, result.message
+    assert result.certificate.chi2 < 1.3 * tol
+    assert result.n_samples < max(3 * 400 / tol, 10_000)
+
+
+def test_planted_heights_are_found():
+    source, stream = og.Gaussian(5), torch.Generator().manual_seed(0)
+    y = torch.randn(150, 5, generator=stream, dtype=torch.float64)
+    h = -0.1 * (y**2).sum(1) + 0.1 * torch.randn(150, generator=stream, dtype=torch.float64)
+    h += kernels.slack(source.sample(20_000, seed=1, dtype=torch.float64), y, h)
+    for least in (2000, 0):  # small cells go, and masses are counted again without them
+        x = source.sample(1_000_000, seed=2)
+        counts = torch.bincount(og.BrenierPotential(y, h).assign(x), minlength=len(y)).double()
+        y, h, b = y[counts >= least], h[counts >= least], counts[counts >= least] / counts.sum()
+    result = solve(source, og.DiscreteMeasure(y, b), samples_per_target=2000)
+    found, wanted = result.potential.heights, h - b @ h
+    assert float((found - found @ b - wanted).abs() @ b) < 0.1 * float(wanted.abs() @ b)
+
+
+def test_weights_of_ratio_a_thousand():
+    rng = np.random.default_rng(0)
+    b = np.exp(rng.uniform(0, np.log(1e3), 400))
+    nu = og.DiscreteMeasure(rng.normal(size=(400, 6)), b)
+    result = solve(og.Gaussian(6), nu, samples_per_target=100)
+    ratio, stderr, _ = inefficiency(result)
+    assert ratio < 1.5 + 2 * stderr
+
+
+@pytest.mark.parametrize(("n", "dim"), [(2, 2), (3, 1024), (7, 4), (40, 2), (150, 300)])
+def test_any_size(n, dim):
+    y = np.random.default_rng(n).normal(size=(n, dim))
+    result = solve(og.Gaussian(dim), y, tol=0.05, certify_samples=100_000)
+    assert result.converged, result.message
+    assert result.certificate.chi2 < 0.08 and result.certificate.empty_cells == 0
+
+
+def test_the_line_is_refused():
+    with pytest.raises(ValueError, match="on the line use"):
+        solve(og.Gaussian(1), np.arange(3.0)[:, None], tol=0.05)
+
+
+@pytest.mark.parametrize("units", [1e-3, 1e3])
+def test_units_and_origin_do_not_matter(units):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(300, 6))
+    plain = solve(og.UniformBox(dim=6), y, samples_per_target=40, certify_samples=100_000)
+    box = og.UniformBox(np.full(6, 1e4 * units), np.full(6, (1e4 + 1) * units))
+    moved = solve(box, y * units - 1e4 * units, samples_per_target=40, certify_samples=100_000)
+    assert plain.n_samples == moved.n_samples
+    assert abs(plain.certificate.chi2 - moved.certificate.chi2) < 0.01
+
+
+def test_same_seed_same_answer_and_global_state_is_untouched():
+    y = np.random.default_rng(0).normal(size=(200, 5))
+    before = torch.random.get_rng_state()
+    a, b, c = (solve(og.Gaussian(5), y, tol=0.1, seed=s, certify_samples=2000) for s in (7, 7, 8))
+    assert torch.equal(a.potential.heights, b.potential.heights)
+    assert not torch.equal(a.potential.heights, c.potential.heights)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_ways_to_end():
+    source, y = og.Gaussian(6), np.random.default_rng(0).normal(size=(300, 6))
+    budget = solve(source, y, samples_per_target=30, certify_samples=2000)
+    assert budget.status == "max_iter" and "samples_per_target" in budget.message
+
+    steps = solve(source, y, max_iter=3, certify_samples=2000)
+    assert steps.status == "max_iter" and steps.n_iter == 3
+
+    timed = solve(source, y, tol=1e-5, max_time=0.7, certify_samples=2000)
+    assert timed.status == "max_time" and timed.seconds < 20
+
+    states = []
+    stopped = solve(source, y, callback=lambda s: states.append(s) or s.n_iter >= 12, certify_samples=2000)
+    assert stopped.status == "stopped" and stopped.n_iter == 12
+    assert states[-1].method == "stochastic-newton" and states[-1].heights.shape == (300,)
+    assert {s.detail["phase"] for s in states} == {"coarse", "stored", "streaming"}
+    assert states[-1].detail["seconds_left"] >= 0.0
+
+    def interrupt(state):
+        if state.detail["phase"] == "streaming":
+            raise KeyboardInterrupt
+
+    interrupted = solve(source, y, callback=interrupt, certify_samples=100_000)
+    assert interrupted.status == "interrupted" and interrupted.certificate.chi2 < 0.4
+
+    one = solve(og.Gaussian(3), [[1.0, 2.0, 3.0]])
+    assert one.converged and one.n_iter == 0 and one.n_samples == 0
+
+
+def test_lists_called_proven_hold_every_target_near_the_best():
+    stream = torch.Generator().manual_seed(0)
+    x, y = torch.randn(700, 6, generator=stream), torch.randn(300, 6, generator=stream)
+    h = -0.5 * (y.double() ** 2).sum(1).numpy()
+    lists = Candidates(x, y, 20, lambda: None)
+    assert lists.refresh(h, 0.5) == 1.0
+    rng = np.random.default_rng(0)
+    for size in (0.01, 0.1, 0.3):
+        moved = h + size * rng.normal(size=300)
+        moved[:3] += 2.0
+        ok = lists.proven(moved, 0.1)
+        scores = (x @ y.T).double().numpy() + moved
+        near = scores >= scores.max(axis=1, keepdims=True) - 0.1
+        listed = np.zeros_like(near)
+        np.put_along_axis(listed, lists.index.astype(np.int64), True, axis=1)
+        assert not (near & ~listed)[ok].any()
+        assert ok.any() or size > 0.1
+    share = lists.refresh(moved, 0.1)
+    assert 0.0 < share <= 1.0 and lists.proven(moved, 0.0).all()
+
+
+def test_semi_dual_gradient_and_hessian_by_finite_differences():
+    stream = torch.Generator().manual_seed(1)
+    x, y = torch.randn(500, 4, generator=stream), torch.randn(30, 4, generator=stream)
+    lists, b, eps = Candidates(x, y, 30, lambda: None), np.full(30, 1 / 30), 0.7
+    h = -0.5 * (y.double() ** 2).sum(1).numpy()
+    lists.refresh(h, 0.0)
+    v, t = np.random.default_rng(0).normal(size=30), 1e-3
+    up, down = (lists.hessian(h + s * t * v, eps).w for s in (1, -1))
+    hessian = lists.hessian(h, eps)
+    slope = (lists.energy(h + t * v, b, eps) - lists.energy(h - t * v, b, eps)) / (2 * t)
+    assert slope == pytest.approx(float((hessian.w - b) @ v), rel=1e-4, abs=1e-7)
+    np.testing.assert_allclose(hessian @ v, (up - down) / (2 * t), atol=1e-4)
+    np.testing.assert_allclose(hessian.w, kernels.soft_counts(x, y, torch.from_numpy(h).float(), eps), atol=1e-5)
+    dense = np.stack([hessian @ e for e in np.eye(30)])
+    np.testing.assert_allclose(hessian.diagonal, np.diag(dense), atol=1e-7)
+    found = hessian.solve(v, b / eps, rtol=1e-8)
+    np.testing.assert_allclose(found, np.linalg.solve(dense + np.diag(b / eps), v), rtol=1e-4, atol=1e-5)
+
+
+def test_newton_reaches_the_minimum_and_dead_targets_are_revived():
+    stream = torch.Generator().manual_seed(1)
+    x, y = torch.randn(2000, 4, generator=stream), torch.randn(40, 4, generator=stream)
+    lists, b = Candidates(x, y, 10, lambda: None), np.full(40, 1 / 40)
+    h = -0.5 * (y.double() ** 2).sum(1).numpy()
+    h[:5] -= 50.0
+    lists.refresh(h, 0.0)
+    dead = lists.orphans()
+    assert set(dead) == set(range(5))
+    h = lists.revived(h, dead)
+    lists.refresh(h, 0.0)
+    assert len(lists.orphans()) == 0
+    assert float(kernels.slack(x, y, torch.from_numpy(h).float()).max()) < 1e-4
+    for _ in range(30):
+        h, chi2, _ = newton_step(lists, h, b, 0.1, 1.0)
+        lists.refresh(h, 0.3)
+    assert chi2 < 1e-6
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 100, 1001])
+def test_hierarchy_halves_groups(n):
+    points = np.random.default_rng(0).normal(size=(n, 3))
+    points[: n // 2] = points[0]
+    before = 0
+    for groups in hierarchy(points, 64):
+        sizes = np.bincount(groups.label, minlength=groups.count)
+        assert sizes.min() >= 1 and np.ptp(sizes) <= 1 and sizes.sum() == n
+        assert set(groups.padded().ravel()) == set(range(n))
+        assert before < groups.count <= 64
+        before = groups.count
