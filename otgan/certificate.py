@@ -146,7 +146,7 @@ def certify(
     low_cost, high_cost = costs.mean - z * costs.stderr, costs.mean + z * costs.stderr
     gap = (fix.gap2 + z * fix.gap2_stderr) ** 0.5
     lower = max((2 * max(dual - z * duals.stderr, 0.0)) ** 0.5, max(low_cost, 0.0) ** 0.5 - gap)
-    upper = min(high_cost**0.5 + gap, max(high_cost + fix.excess + z * fix.excess_stderr, 0.0) ** 0.5)
+    upper = min(max(high_cost, 0.0) ** 0.5 + gap, max(high_cost + fix.excess + z * fix.excess_stderr, 0.0) ** 0.5)
     shift2 = float((offset / unit) @ (offset / unit))
     drift = 2 * float((masses - weights) @ (y @ offset)) / unit
     return Certificate(

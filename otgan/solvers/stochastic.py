@@ -221,7 +221,7 @@ class _Run:
             self.judge()
             self.history.append(self.record(batch_chi2=estimate, batch=m))
             self.tell()
-            if self.chi2 + self.stderr <= self.tol and not self.dead and self.n_samples >= self.wanted:
+            if max(self.chi2, 0.0) + self.stderr <= self.tol and not self.dead and self.n_samples >= self.wanted:
                 return "converged"
         return "max_iter"
 
