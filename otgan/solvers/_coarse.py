@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otgan.potential import voronoi_heights
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from otgan.solvers._scores import Scores
 
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int64]
@@ -39,15 +39,17 @@ TRUSTED = 24
 #: Ratio of one temperature to the next, and of the last one to the gap between the two best groups.
 COOLING, FINISH = 3.0, 0.5
 TOL, MAX_NEWTON = 0.01, 30
+#: Targets are halved along directions of a random plane of this dimension: any long direction will do.
+SKETCH = 16
 _BLOCK = 1 << 22
+_ROWS = 1 << 16
 
 
 @dataclass
 class Start:
-    """What :func:`coarse_start` found: heights, shape (n,), and the scores it computed."""
+    """The heights that :func:`coarse_start` improves, shape (n,): what was found so far stays when it is stopped."""
 
     heights: Floats
-    n_scores: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,38 +70,48 @@ class _Groups:
         out[self.order] = np.repeat(np.arange(self.count), np.diff(self.start))
         return out
 
+    def sums(self, values: Floats) -> Floats:
+        """Sum of the values, shape (n,), of each group."""
+        return np.add.reduceat(values[self.order], self.start[:-1])
+
     def padded(self) -> Indices:
         """Members of each group, shape (G, s), short groups filled up by their last member."""
         sizes = np.diff(self.start)
         return self.order[self.start[:-1, None] + np.minimum(np.arange(sizes.max()), sizes[:, None] - 1)]
 
 
-def coarse_start(x: Tensor, y: Tensor, y64: Tensor, b: Floats, start: Start, pause: Callable[[], None]) -> None:
+def coarse_start(x: Tensor, scores: Scores, b: Floats, start: Start, pause: Callable[[], None]) -> None:
     """Heights that give groups of targets their mass, from eight groups down to hundreds.
 
     Args:
-        x: samples, shape (m, d), float32.
-        y: targets, shape (n, d), float32.
-        y64: the same, float64.
+        x: samples, shape (m, d), in the precision of the targets.
+        scores: of the problem.
         b: weights, shape (n,), sum 1.
-        start: where to put the result, level by level: what was found so far stays when ``pause`` raises.
+        start: heights to begin with and where to put the result, level by level.
         pause: called between pieces of work; it may raise to end the work.
     """
-    points = y64.cpu().numpy()
-    start.heights = voronoi_heights(y64).cpu().numpy()
-    levels = hierarchy(points, MAX_GROUPS)
-    for depth, groups in enumerate(levels):
-        if depth % STRIDE and groups.count < len(points):
+    n = scores.n
+    for depth, groups in enumerate(hierarchy(sketch(scores.y), MAX_GROUPS)):
+        if depth % STRIDE and groups.count < n:
             continue
         h = start.heights
         if groups.count > 1:
-            h = _balanced(x, y, b, h, groups, start, pause)
-        if groups.count < len(points):
-            lifted = _lifted(x, y, points, b, h, groups, start, pause)
+            h = _balanced(x, scores, b, h, groups, pause)
+        if groups.count < n:
+            lifted = _lifted(x, scores, b, h, groups, pause)
             if lifted is not None:
-                h = _balanced(x, y, b, lifted, groups, start, pause) if groups.count > 1 else lifted
+                h = _balanced(x, scores, b, lifted, groups, pause) if groups.count > 1 else lifted
         start.heights = h
         pause()
+
+
+def sketch(y: Tensor) -> Floats:
+    """The targets in at most SKETCH dimensions, by a fixed random projection; shape (n, min(d, SKETCH))."""
+    d = y.shape[1]
+    if d <= SKETCH:
+        return y.double().cpu().numpy()
+    plane = torch.from_numpy(np.random.default_rng(0).normal(size=(d, SKETCH))).to(y)
+    return (y @ plane).double().cpu().numpy()
 
 
 def hierarchy(points: Floats, max_groups: int) -> list[_Groups]:
@@ -114,7 +126,7 @@ def hierarchy(points: Floats, max_groups: int) -> list[_Groups]:
         z = points[order]
         z = z - (np.add.reduceat(z, start[:-1]) / sizes[:, None])[label]
         axis = stream.normal(size=(len(sizes), dim))
-        for _ in range(4):  # power iteration: any long direction will do
+        for _ in range(4):  # power iteration
             axis = np.add.reduceat(z * np.einsum("nd,nd->n", z, axis[label])[:, None], start[:-1])
             norm = np.linalg.norm(axis, axis=1, keepdims=True)
             axis /= np.where(norm > 0.0, norm, 1.0)
@@ -128,30 +140,27 @@ def _enough(groups: _Groups, m: int, per_group: int) -> int:
     return min(m, max(per_group * groups.count, LEAST))
 
 
-def _balanced(
-    x: Tensor, y: Tensor, b: Floats, h: Floats, groups: _Groups, start: Start, pause: Callable[[], None]
-) -> Floats:
+def _balanced(x: Tensor, scores: Scores, b: Floats, h: Floats, groups: _Groups, pause: Callable[[], None]) -> Floats:
     """``h`` plus a constant a group, such that the groups have their mass."""
-    scores = _group_scores(x[: _enough(groups, len(x), PER_GROUP)], y, h, groups, start, pause)
-    mass = torch.from_numpy(np.add.reduceat(b[groups.order], groups.start[:-1])).to(scores.device)
-    offset = _offsets(scores, mass, pause).cpu().numpy()
+    best = _group_scores(x[: _enough(groups, len(x), PER_GROUP)], scores, h, groups, pause)
+    mass = torch.from_numpy(groups.sums(b)).to(best.device)
+    offset = _offsets(best, mass, pause).cpu().numpy()
     out = h + offset[groups.label]
     return np.asarray(out - b @ out)
 
 
-def _group_scores(x: Tensor, y: Tensor, h: Floats, groups: _Groups, start: Start, pause: Callable[[], None]) -> Tensor:
-    """``max_{i in J} <x, y_i> + h_i``, shape (m, G)."""
+def _group_scores(x: Tensor, scores: Scores, h: Floats, groups: _Groups, pause: Callable[[], None]) -> Tensor:
+    """``max_{i in J} s_xi``, shape (m, G)."""
     members = groups.padded()
-    flat = torch.from_numpy(members.reshape(-1)).to(y.device)
-    points, heights = y[flat], torch.from_numpy(h).to(y)[flat]
+    flat = torch.from_numpy(members.reshape(-1)).to(x.device)
+    points, heights = scores.y[flat], scores.heights(h)[flat]
     out = x.new_empty(len(x), groups.count)
     step = max(_BLOCK // len(flat), 32)
     for at in range(0, len(x), step):
-        block = torch.addmm(heights, x[at : at + step], points.T)
+        block = scores.dense(x[at : at + step], heights, points)
         torch.amax(block.view(len(block), *members.shape), 2, out=out[at : at + step])
         if at // step % 64 == 63:
             pause()
-    start.n_scores += len(x) * len(flat)
     return out
 
 
@@ -199,36 +208,46 @@ def _dense_newton(scores: Tensor, mass: Tensor, c: Tensor, eps: float, pause: Ca
 
 
 def _lifted(
-    x: Tensor,
-    y: Tensor,
-    points: Floats,
-    b: Floats,
-    h: Floats,
-    groups: _Groups,
-    start: Start,
-    pause: Callable[[], None],
+    x: Tensor, scores: Scores, b: Floats, h: Floats, groups: _Groups, pause: Callable[[], None]
 ) -> Floats | None:
     """Heights of the quadratic potentials that spread each group over its cell; None if the samples are too few."""
-    m = _enough(groups, len(x), 4 * TRUSTED)
+    m = _enough(groups, len(x), 2 * TRUSTED)
     if m < TRUSTED * groups.count:
         return None
-    count = groups.count
-    cell = (
-        _group_scores(x[:m], y, h, groups, start, pause).argmax(dim=1).cpu().numpy() if count > 1 else np.zeros(m, int)
-    )
-    at = x[:m].double().cpu().numpy()
-    hits = np.bincount(cell, minlength=count)
-    sums = np.zeros((count, at.shape[1]))
-    np.add.at(sums, cell, at)
-    centroid = sums / np.maximum(hits, 1)[:, None]
-    width = np.bincount(cell, ((at - centroid[cell]) ** 2).sum(axis=1), minlength=count) / np.maximum(hits - 1, 1)
-    label, first = groups.label, groups.start[:-1]
-    mass = np.add.reduceat(b[groups.order], first)
-    centre = np.add.reduceat((b[:, None] * points)[groups.order], first) / mass[:, None]
-    offset = points - centre[label]
-    square = np.einsum("nd,nd->n", offset, offset)
-    size = np.add.reduceat((b * square)[groups.order], first) / mass
+    count, label = groups.count, groups.label
+    at = x[:m]
+    cell = label[scores.assign(at, h).index.cpu().numpy()] if count > 1 else np.zeros(m, np.int64)
+    hits, centroid, width = _moments(at, np.ones(m), cell, count)
+    pause()
+    mass, centre, size = _moments(scores.y, b, label, count)
     trusted = (hits >= TRUSTED / 4) & (size > 0.0)
     slope = np.sqrt(width / np.where(size > 0.0, size, 1.0))
-    new = -np.einsum("nd,nd->n", centroid[label], offset) - 0.5 * slope[label] * square
+    new = np.empty(scores.n)
+    for rows, y in _pieces(scores.y):
+        offset = y - centre[label[rows]]
+        along = np.einsum("nd,nd->n", centroid[label[rows]], offset)
+        new[rows] = -along - 0.5 * slope[label[rows]] * np.einsum("nd,nd->n", offset, offset)
     return np.where(trusted[label], new, h)
+
+
+def _pieces(points: Tensor) -> Iterator[tuple[slice, Floats]]:
+    """Slices of rows with these rows in float64."""
+    for first in range(0, len(points), _ROWS):
+        rows = slice(first, min(first + _ROWS, len(points)))
+        yield rows, points[rows].double().cpu().numpy()
+
+
+def _moments(points: Tensor, weight: Floats, label: Indices, count: int) -> tuple[Floats, Floats, Floats]:
+    """Mass, centroid and variance ``E|z - centroid|^2`` of each label: (G,), (G, d), (G,)."""
+    from scipy.sparse import csr_array
+
+    mass = np.bincount(label, weight, minlength=count)
+    total = np.zeros((count, points.shape[1]))
+    for rows, z in _pieces(points):
+        total += csr_array((weight[rows], (label[rows], np.arange(len(z)))), shape=(count, len(z))) @ z
+    centroid = total / np.where(mass > 0.0, mass, 1.0)[:, None]
+    square = np.zeros(count)
+    for rows, z in _pieces(points):
+        z -= centroid[label[rows]]
+        square += np.bincount(label[rows], weight[rows] * np.einsum("nd,nd->n", z, z), minlength=count)
+    return mass, centroid, square / np.where(mass > 0.0, mass, 1.0)

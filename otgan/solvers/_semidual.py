@@ -13,14 +13,14 @@ small against the spread of their scores. Then all three cost O(m k).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numba import njit, prange
-from torch import Tensor
 
-from otgan import kernels
+from otgan.solvers._candidates import N_PARTS, Candidates
+from otgan.solvers._multigrid import Multigrid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,43 +28,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Singles = NDArray[np.float32]
+    Reals = NDArray[Any]
     Labels = NDArray[np.int32]
 
-#: Parts that samples are divided into: fixed, so that sums do not depend on the number of threads.
-N_PARTS = 8
-#: Exponents below this are dropped: probabilities under 6e-6.
-CUT = -12.0
-#: Damping of a step, in units of ``diag(b) / eps``: above the few weak modes (clusters far from each other) that the
-#: stored samples hardly resolve and that the coarse start has settled.
-DAMPING = 1e-2
-#: Samples whose candidates are found between two looks at the clock.
-CHUNK = 1 << 15
-#: Targets whose heights rose most are compared with every sample one by one, one in this many.
-MOVERS = 32
-
-
-@njit(cache=True, parallel=True)
-def _softmax(index: Labels, base: Singles, h: Floats, inverse: float, prob: Singles, value: Floats) -> None:
-    m, k = index.shape
-    for part in prange(N_PARTS):
-        for i in range(part * m // N_PARTS, (part + 1) * m // N_PARTS):
-            top = -np.inf
-            for j in range(k):
-                top = max(top, base[i, j] + h[index[i, j]])
-            total = 0.0
-            for j in range(k):
-                exponent = (base[i, j] + h[index[i, j]] - top) * inverse
-                p = np.exp(exponent) if exponent > CUT else 0.0
-                prob[i, j] = p
-                total += p
-            for j in range(k):
-                prob[i, j] /= total
-            value[i] = top + np.log(total) / inverse
+#: Damping of a Newton step, in units of ``diag(b) / eps``: at first, least, and of the Hessian that stays.
+DAMPING, LEAST_DAMPING = 1e-2, 1e-7
+#: Iterations of conjugate gradients that the diagonal may take; beyond them a multigrid cycle takes its place.
+PATIENCE, MAX_CG = 25, 100
+#: The multigrid cycle is set up on the probabilities above this, of at most so many samples a target.
+VISIBLE, SEEN = 0.02, 32
+#: Most that the temperature is raised above its goal, while full steps do not descend.
+HOT = 64.0
+#: Share of the targets that may leave the bulk of a step behind and are then held back one by one.
+OUTLIERS = 0.01
 
 
 @njit(cache=True)
-def _compress(index: Labels, prob: Singles, ptr: NDArray[np.int64], col: Labels, val: Singles) -> None:
+def _compress(index: Labels, prob: Reals, ptr: NDArray[np.int64], col: Labels, val: Reals) -> None:
     m, k = index.shape
     t = 0
     ptr[0] = 0
@@ -78,7 +58,7 @@ def _compress(index: Labels, prob: Singles, ptr: NDArray[np.int64], col: Labels,
 
 
 @njit(cache=True, parallel=True)
-def _gram(ptr: NDArray[np.int64], col: Labels, val: Singles, v: Floats, parts: Floats) -> None:
+def _gram(ptr: NDArray[np.int64], col: Labels, val: Reals, v: Floats, parts: Floats) -> None:
     """Rows of ``parts`` sum to ``P^T P v``."""
     m, n_parts = len(ptr) - 1, parts.shape[0]
     for part in prange(n_parts):
@@ -91,27 +71,13 @@ def _gram(ptr: NDArray[np.int64], col: Labels, val: Singles, v: Floats, parts: F
                 parts[part, col[t]] += val[t] * s
 
 
-@njit(cache=True, parallel=True)
-def _top_two(index: Labels, base: Singles, h: Floats, first: Floats, second: Floats, where: Labels) -> None:
-    m, k = index.shape
-    for part in prange(N_PARTS):
-        for i in range(part * m // N_PARTS, (part + 1) * m // N_PARTS):
-            a, b, at = -np.inf, -np.inf, 0
-            for j in range(k):
-                s = base[i, j] + h[index[i, j]]
-                if s > a:
-                    a, b, at = s, a, index[i, j]
-                elif s > b:
-                    b = s
-            first[i], second[i], where[i] = a, b, at
-
-
 class Hessian:
     """``H = (diag(w) - P^T P / m) / eps``, a graph Laplacian applied without being formed.
 
     Args:
-        index: candidates of each sample, shape (m, k).
-        prob: their probabilities P, shape (m, k); zeros are skipped.
+        ptr: where the entries of each sample start, shape (m + 1,).
+        col: targets of the entries.
+        val: their probabilities P.
         n: number of targets.
         eps: temperature.
 
@@ -120,239 +86,200 @@ class Hessian:
         diagonal: of H, shape (n,).
     """
 
-    def __init__(self, index: Labels, prob: Singles, n: int, eps: float) -> None:
-        size = int(np.count_nonzero(prob))
-        self.m, self.eps = len(index), eps
-        self.ptr = np.empty(self.m + 1, np.int64)
-        self.col, self.val = np.empty(size, np.int32), np.empty(size, np.float32)
-        _compress(index, prob, self.ptr, self.col, self.val)
-        wide = self.val.astype(np.float64)
-        self.w = np.bincount(self.col, wide, minlength=n) / self.m
-        self.diagonal = (self.w - np.bincount(self.col, wide * wide, minlength=n) / self.m) / eps
+    def __init__(self, ptr: NDArray[np.int64], col: Labels, val: Reals, n: int, eps: float) -> None:
+        self.ptr, self.col, self.val, self.n, self.eps = ptr, col, val, n, eps
+        self.m = len(ptr) - 1
+        wide = val.astype(np.float64)
+        self.w = np.bincount(col, wide, minlength=n) / self.m
+        self.diagonal = (self.w - np.bincount(col, wide * wide, minlength=n) / self.m) / eps
         self._parts = np.empty((N_PARTS, n))
+        self._grid: tuple[Floats, Multigrid] | None = None
+
+    @classmethod
+    def of(cls, lists: Candidates, h: Floats, eps: float) -> Hessian:
+        """At heights ``h``, over ``lists`` as they are."""
+        lists.soften(h, eps)
+        size = int(np.count_nonzero(lists.prob))
+        ptr, col, val = np.empty(lists.m + 1, np.int64), np.empty(size, np.int32), np.empty(size, np.float32)
+        _compress(lists.index, lists.prob, ptr, col, val)
+        return cls(ptr, col, val, lists.n, eps)
 
     def __matmul__(self, v: Floats) -> Floats:
         """``H v``, shape (n,)."""
         _gram(self.ptr, self.col, self.val, v, self._parts)
         return np.asarray((self.w * v - self._parts.sum(axis=0) / self.m) / self.eps)
 
-    def solve(self, rhs: Floats, damping: Floats, rtol: float = 0.03, max_iter: int = 100) -> Floats:
-        """``(H + diag(damping))^{-1} rhs`` by conjugate gradients, preconditioned by the diagonal.
+    def solve(self, rhs: Floats, damping: Floats, rtol: float = 0.03) -> Floats:
+        """``(H + diag(damping))^{-1} rhs`` by preconditioned conjugate gradients.
 
-        In high dimension a cell has very many neighbours: the diagonal dominates, and a few iterations do.
+        In high dimension a cell has very many neighbours: the diagonal dominates, and a few iterations do. In low
+        dimension mass travels far; then one cycle of multigrid on the strongest couplings is the preconditioner.
 
         Args:
             rhs: shape (n,).
             damping: positive, shape (n,).
             rtol: bound on the residual, in the norm of the preconditioner, relative to that of ``rhs``.
-            max_iter: iterations at most.
         """
         inverse = 1.0 / (self.diagonal + damping)
+        if self._grid is None:
+            x, left = self._conjugate(rhs, damping, lambda r: inverse * r, rtol, PATIENCE)
+            if left <= rtol:
+                return x
+            self._grid = damping, Multigrid(self._visible(damping))
+        return self._conjugate(rhs, damping, self._grid[1], 0.03 * rtol, MAX_CG)[0]
+
+    def _conjugate(
+        self, rhs: Floats, damping: Floats, precondition: Callable[[Floats], Floats], rtol: float, max_iter: int
+    ) -> tuple[Floats, float]:
+        """The solution so far and its relative residual."""
         x, r = np.zeros_like(rhs), rhs.copy()
-        z = inverse * r
+        z = precondition(r)
         p, rz = z.copy(), _dot(r, z)
-        bound = rtol**2 * rz
+        first = rz
         for _ in range(max_iter):
-            if not rz > bound:
+            if not rz > rtol**2 * first:
                 break
             ap = (self @ p) + damping * p
             alpha = rz / _dot(p, ap)
             x += alpha * p
             r -= alpha * ap
-            z = inverse * r
+            z = precondition(r)
             rz, old = _dot(r, z), rz
             p *= rz / old
             p += z
-        return x
+        return x, math.sqrt(max(rz, 0.0) / first) if first > 0.0 else 0.0
 
+    def _visible(self, damping: Floats) -> Any:
+        """``H + diag(damping)`` with the weakest couplings left out, their part of the diagonal too; sparse (n, n)."""
+        from scipy.sparse import csr_array, diags_array
 
-class Candidates:
-    """The k best targets of each sample, and how far heights may drift before they must be looked up again.
+        p = csr_array((self.val.astype(np.float64), self.col, self.ptr), shape=(self.m, self.n))
+        p = p[:: max(self.m // (SEEN * self.n), 1)]
+        p.data[p.data < VISIBLE] = 0.0
+        p.eliminate_zeros()
+        gram = (p.T @ p).tocsr() / (p.shape[0] * self.eps)
+        gram.setdiag(0.0)
+        matrix = csr_array(diags_array(gram.sum(axis=1) + damping) - gram)
+        matrix.indptr, matrix.indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+        return matrix
 
-    A list found at heights h0, whose last score is ``last``, holds the best target at heights h as long as
-    ``max_list s(h) >= last + max_j (h_j - h0_j)``: no target outside can have risen higher. The few targets that rose
-    most are left out of that maximum and compared with the sample one by one.
+    def roughness(self, b: Floats, generator: np.random.Generator) -> float:
+        """Error of the masses that a step through the noise of the samples makes, over that noise itself.
 
-    Args:
-        x: samples, shape (m, d), float32.
-        y: targets, shape (n, d), float32, on the same device.
-        k: targets per sample.
-        pause: called between chunks of samples; it may raise to end the work.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, k: int, pause: Callable[[], None]) -> None:
-        self.x, self.y, self.n, self.k = x, y, len(y), min(k, len(y))
-        self.pause = pause
-        self.n_scores = 0
-        m = len(x)
-        self.index = np.zeros((m, self.k), np.int32)
-        self.base = np.zeros((m, self.k), np.float32)
-        self.last = np.full(m, np.inf, np.float32)
-        self.epoch = np.full(m, -1, np.int32)
-        self.references: list[Floats] = []
-        self.prob = np.empty((m, self.k), np.float32)
-        self.value = np.empty(m)
-
-    @property
-    def m(self) -> int:
-        """Number of samples."""
-        return len(self.index)
-
-    def extended(self, x: Tensor) -> Candidates:
-        """The same lists, followed by unknown ones for more samples; ``x`` starts with the samples known so far."""
-        more = Candidates(x, self.y, self.k, self.pause)
-        for name in ("index", "base", "last", "epoch"):
-            getattr(more, name)[: self.m] = getattr(self, name)
-        more.references, more.n_scores = self.references, self.n_scores
-        return more
-
-    def refresh(self, h: Floats, margin: float) -> float:
-        """Look up again every list that is not proven to hold all targets within ``margin`` of the best at ``h``.
-
-        Returns:
-            The share of samples that needed it.
+        Masses off by the noise of m samples, ``g ~ N(0, diag(b) / m)``, are mended by fluxes across the facets,
+        ``F_e = H_e (v_i - v_j)`` with ``v = H^{-1} g``. H knows a facet from the few samples near it, with relative
+        variance about ``1 / (6 m eps H_e)``, and is wrong by that share of the flux. Summed over the facets of all
+        cells, in units of the chi2 of g itself, this is ``<g, v> / (3 eps)`` over ``1``. It is about 0.15 in high
+        dimension, where a cell's surplus goes to many neighbours next door; it grows without bound on a line, where
+        it travels across all cells in between. There steps that trust H spoil more than they mend.
         """
-        rows = np.flatnonzero(~self.proven(h, margin))
-        if len(rows) == 0:
-            return 0.0
-        heights = torch.from_numpy(h).to(self.y)
-        reference = heights.double().cpu().numpy()
-        used = np.unique(self.epoch[np.setdiff1d(np.arange(self.m), rows)])
-        kept = [int(e) for e in used if e >= 0]
-        renumber = np.full(len(self.references) + 1, -1, np.int32)
-        renumber[kept] = np.arange(len(kept))
-        self.epoch = renumber[self.epoch]
-        self.references = [self.references[e] for e in kept] + [reference]
-        self.epoch[rows] = -1
-        for start in range(0, len(rows), CHUNK):
-            at = rows[start : start + CHUNK]
-            best = kernels.top_k(self.x[torch.from_numpy(at).to(self.x.device)], self.y, heights, self.k)
-            self.n_scores += len(at) * self.n
-            index, value = best.index.cpu().numpy(), best.value.double().cpu().numpy()
-            self.index[at] = index
-            self.base[at] = value - reference[index]
-            self.last[at] = value[:, -1]
-            self.epoch[at] = len(self.references) - 1
-            self.pause()
-        return len(rows) / self.m
-
-    def proven(self, h: Floats, margin: float) -> NDArray[np.bool_]:
-        """Which lists are proven to hold every target within ``margin`` of the best at heights ``h``, shape (m,)."""
-        known = self.epoch >= 0
-        if self.k == self.n or not known.any():
-            return known
-        first, _, _ = self.best(h)
-        ok = known.copy()
-        for number, reference in enumerate(self.references):
-            rows = np.flatnonzero(self.epoch == number)
-            if len(rows) == 0:
-                continue
-            rise = h - reference
-            n_movers = max(self.n // MOVERS, 1)
-            order = np.argpartition(rise, self.n - 1 - n_movers)
-            drift = float(rise[order[self.n - 1 - n_movers]])
-            fine = first[rows] - margin >= self.last[rows] + drift
-            movers = order[self.n - n_movers :]
-            movers = movers[rise[movers] > drift]
-            rows = rows[fine] if len(movers) else rows[:0]
-            ok[self.epoch == number] = fine
-            ok[rows] = self._beyond(rows, movers, h, rise, first, margin)
-        return ok
-
-    def _beyond(
-        self, rows: NDArray[np.int64], movers: NDArray[np.int64], h: Floats, rise: Floats, first: Floats, margin: float
-    ) -> NDArray[np.bool_]:
-        """Whether none of the ``movers`` outside a list comes within ``margin`` of the best at each of ``rows``."""
-        out = np.empty(len(rows), bool)
-        y = self.y[torch.from_numpy(movers).to(self.y.device)]
-        high, risen = torch.from_numpy(h[movers]).to(y), torch.from_numpy(rise[movers]).to(y)
-        for start in range(0, len(rows), CHUNK):
-            at = rows[start : start + CHUNK]
-            scores = torch.addmm(high, self.x[torch.from_numpy(at).to(y.device)], y.T)
-            near = scores >= torch.from_numpy(first[at] - margin).to(y)[:, None]
-            # A mover that was above the last of the list when it was made is in the list.
-            outside = scores - risen <= torch.from_numpy(self.last[at]).to(y)[:, None]
-            out[start : start + len(at)] = ~(near & outside).any(dim=1).cpu().numpy()
-        self.n_scores += len(rows) * len(movers)
-        return out
-
-    def best(self, h: Floats) -> tuple[Floats, Floats, Labels]:
-        """Best and second best score in each list at ``h``, and the target of the best: three arrays (m,)."""
-        first, second, where = np.empty(self.m), np.empty(self.m), np.empty(self.m, np.int32)
-        _top_two(self.index, self.base, h, first, second, where)
-        return first, second, where
-
-    def gap(self, h: Floats) -> float:
-        """Mean difference of the best and the second best score: the scale below which smoothing is harmless."""
-        first, second, _ = self.best(h)
-        return float((first - second).mean())
-
-    def spread(self, h: Floats) -> float:
-        """Mean difference of the best and the worst score of a list."""
-        first, _, _ = self.best(h)
-        worst = (self.base + h[self.index]).min(axis=1)
-        return float((first - worst).mean())
-
-    def orphans(self) -> NDArray[np.int64]:
-        """Targets that are in no list."""
-        seen = np.zeros(self.n, bool)
-        seen[self.index] = True
-        return np.flatnonzero(~seen)
-
-    def revived(self, h: Floats, dead: NDArray[np.int64]) -> Floats:
-        """Heights with those of the ``dead`` raised until each touches a sample (a c-transform over the samples)."""
-        if len(dead) == 0:
-            return h
-        first, _, _ = self.best(h)
-        y = self.y[torch.from_numpy(dead).to(self.y.device)]
-        touch = kernels.assign(y, self.x, -torch.from_numpy(first).to(self.x))
-        self.n_scores += self.m * len(dead)
-        h = h.copy()
-        h[dead] = np.maximum(h[dead], -touch.value.double().cpu().numpy())
-        return h
-
-    def energy(self, h: Floats, b: Floats, eps: float) -> float:
-        """``E(h)`` over the lists; fills :attr:`prob`."""
-        _softmax(self.index, self.base, h, 1.0 / eps, self.prob, self.value)
-        return float(self.value.mean() - _dot(b, h))
-
-    def hessian(self, h: Floats, eps: float) -> Hessian:
-        """The Hessian at ``h``, with the soft masses."""
-        _softmax(self.index, self.base, h, 1.0 / eps, self.prob, self.value)
-        return Hessian(self.index, self.prob, self.n, eps)
+        g = generator.normal(size=self.n) * np.sqrt(b / self.m)
+        g -= b * g.sum()
+        v = self.solve(g, LEAST_DAMPING * b / self.eps)
+        return float(g @ v) / (3.0 * self.eps)
 
 
-def newton_step(lists: Candidates, h: Floats, b: Floats, eps: float, reach: float) -> tuple[Floats, float, bool]:
-    """One damped Newton step of the semi-dual over fixed lists.
+def bounded(step: Floats, reach: float) -> Floats:
+    """``step`` with the few heights that would move farther than ``reach`` held back; a step of all passes whole.
+
+    Clipping everything would tear smooth, large steps apart, which move all cells of a region alike.
+    """
+    step = step - np.median(step)
+    far = np.abs(step) > reach
+    if far.mean() <= OUTLIERS:
+        return np.clip(step, -reach, reach)
+    return step
+
+
+class Step(NamedTuple):
+    """What one step of :class:`Descent` did: soft chi2 before it, share of the lists looked up again, temperature."""
+
+    chi2: float
+    renewed: float
+    eps: float
+
+
+class Descent:
+    """Damped Newton on the semi-dual over the lists of stored samples, one step a call.
+
+    Levenberg's damping follows the success of the steps, lists are looked up where a step leaves them unproven, and
+    targets in no list are revived by a c-transform.
 
     Args:
-        lists: candidates, taken as they are.
-        h: heights, shape (n,).
+        lists: candidates.
+        h: heights to start from, shape (n,).
         b: weights, shape (n,).
-        eps: temperature.
-        reach: largest change of a height; the lists say nothing of what is farther.
-
-    Returns:
-        The new heights, the soft chi2 ``sum (w - b)^2 / b`` at the old ones, and whether ``reach`` was met.
+        smoothing: temperature in units of the mean gap between the two best scores of a sample.
+        damping: of the first step.
+        trust: largest change of most heights, in units of the spread of the lists.
+        heat: temperature of the first step relative to that of ``smoothing``.
     """
-    energy = lists.energy(h, b, eps)
-    hessian = Hessian(lists.index, lists.prob, lists.n, eps)
-    gradient = hessian.w - b
-    chi2 = float((gradient**2 / b).sum())
-    starved = np.maximum(b - hessian.w, 0.0)  # targets without mass move by a few eps at most
-    step = hessian.solve(-gradient, (0.1 * starved + DAMPING * b) / eps)
-    step -= np.median(step)
-    clipped = bool(np.abs(step).max() > reach)
-    step = np.clip(step, -reach, reach)
-    t = 1.0
-    while t > 1e-2:
-        new = h + t * step
-        if lists.energy(new, b, eps) <= energy:
-            return new, chi2, clipped or t < 1.0
-        t *= 0.5
-    # A step of Sinkhorn's algorithm always descends.
-    sinkhorn = np.clip(-eps * np.log((hessian.w + 1e-9 * b) / b), -reach, reach)
-    return h + sinkhorn, chi2, True
+
+    def __init__(
+        self,
+        lists: Candidates,
+        h: Floats,
+        b: Floats,
+        smoothing: float,
+        damping: float = DAMPING,
+        trust: float = 0.5,
+        heat: float = 1.0,
+    ) -> None:
+        self.lists, self.h, self.b, self.smoothing = lists, h, b, smoothing
+        self.damping, self.trust, self.heat = damping, trust, heat
+
+    def energy(self, h: Floats, eps: float) -> float:
+        """``E(h)`` over the lists as they are."""
+        return self.lists.soften(h, eps) - _dot(self.b, h)
+
+    def temperature(self) -> float:
+        """Eps of the next step."""
+        return max(self.heat * self.smoothing * self.lists.gap(self.h), 1e-12)
+
+    def step(self) -> Step:
+        """One step."""
+        lists, b = self.lists, self.b
+        lists.refresh(self.h, 0.0)
+        dead = lists.orphans()
+        if len(dead):
+            self.h = lists.revived(self.h, dead)
+            lists.refresh(self.h, 0.0)
+        eps = self.temperature()
+        before = self.energy(self.h, eps)
+        hessian = Hessian.of(lists, self.h, eps)
+        chi2 = float(((hessian.w - b) ** 2 / b).sum())
+        new = self._newton(hessian, before)
+        renewed = lists.refresh(new, 3.0 * eps)
+        if renewed > 0.0 and self.energy(new, eps) > before:
+            # The lists hid where the energy rises. It is convex: a part of the way is better.
+            new = 0.75 * self.h + 0.25 * new
+            renewed = max(lists.refresh(new, 3.0 * eps), renewed)
+            self.trust = max(0.25 * self.trust, 0.01)
+            self.damping = min(10.0 * self.damping, 1.0)
+        else:
+            self.trust = min(1.5 * self.trust, 0.5)
+        self.h = new - b @ new
+        return Step(chi2, renewed, eps)
+
+    def _newton(self, hessian: Hessian, before: float) -> Floats:
+        """Heights after a step that does not raise the energy over the lists."""
+        b, eps = self.b, hessian.eps
+        reach = self.trust * self.lists.spread(self.h) if self.lists.k < self.lists.n else math.inf
+        starved = np.maximum(b - hessian.w, 0.0)  # targets without mass move by a few eps at most
+        step = bounded(hessian.solve(b - hessian.w, (0.1 * starved + self.damping * b) / eps), reach)
+        t = 1.0
+        while t > 1e-2:
+            new = self.h + t * step
+            if self.energy(new, eps) <= before:
+                if t == 1.0:
+                    self.damping, self.heat = max(0.2 * self.damping, LEAST_DAMPING), max(0.5 * self.heat, 1.0)
+                else:
+                    self.damping, self.heat = min(2.0 * self.damping, 1.0), min(2.0 * self.heat, HOT)
+                return new
+            t *= 0.5
+        # A step of Sinkhorn's algorithm always descends.
+        self.damping = min(10.0 * self.damping, 1.0)
+        return self.h + np.clip(-eps * np.log((hessian.w + 1e-9 * b) / b), -reach, reach)
 
 
 def _dot(a: Floats, b: Floats) -> float:

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from otgan.callbacks import Callback
     from otgan.certificate import Certificate
     from otgan.measures import DiscreteMeasure, Source
+    from otgan.solvers.checkpoint import Checkpoint
     from otgan.solvers.result import Plan, Status
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A source, a target and a stream of random numbers."""
+    """A source, a target, a stream of random numbers, and where progress is saved, if anywhere."""
 
     source: Source
     target: DiscreteMeasure
     generator: torch.Generator
+    checkpoint: Checkpoint | None = None
 
     def state(
         self,
@@ -42,20 +44,26 @@ class Problem:
 
 
 class Stopwatch:
-    """Time since the start, and whether ``max_time`` seconds have passed."""
+    """Time since the start, and whether ``max_time`` seconds have passed.
+
+    Attributes:
+        max_time: limit of this run; None for none.
+        earlier: seconds of the runs that this one continues, which the limit does not count.
+    """
 
     def __init__(self, max_time: float | None = None) -> None:
         self._start = time.perf_counter()
         self.max_time = max_time
+        self.earlier = 0.0
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self._start
+        """Seconds since the start, those of earlier runs included."""
+        return self.earlier + time.perf_counter() - self._start
 
     def expired(self) -> bool:
         """Whether the time is up."""
-        return self.max_time is not None and self.seconds >= self.max_time
+        return self.max_time is not None and self.seconds - self.earlier >= self.max_time
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,15 @@ from otgan.measures import DiscreteMeasure, Empirical, Source
 from otgan.potential import BrenierPotential, Standardization, fix_gauge, voronoi_heights
 from otgan.solvers.adam import Adam
 from otgan.solvers.base import Outcome, Problem, Solver, Stopwatch
+from otgan.solvers.checkpoint import Checkpoint, fingerprint
 from otgan.solvers.discrete import Discrete
 from otgan.solvers.exact import Newton
 from otgan.solvers.result import ConvergenceError, Result
 from otgan.solvers.stochastic import StochasticNewton
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from otgan._checks import ArrayLike
     from otgan.callbacks import Callback, State
 
@@ -52,6 +55,8 @@ def solve(
     callback: Callback | None = None,
     on_failure: Literal["return", "raise"] = "return",
     certify_samples: int | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
     **options: Any,
 ) -> Result:
     """Find heights h whose power cells have the target's masses: ``mu(W_i(h)) = b_i``.
@@ -74,6 +79,10 @@ def solve(
         on_failure: "return" a result that did not reach ``tol``, with a status that says so, or "raise"
             :class:`ConvergenceError`, which carries that result.
         certify_samples: fresh samples of the certificate; see :func:`otgan.certify`.
+        checkpoint: folder where progress is saved, for "stochastic-newton". When it holds the progress of the same
+            problem with the same settings (``max_time`` and ``max_iter`` may differ), the run goes on from there and
+            ends with the same numbers as one that was never interrupted.
+        checkpoint_every: seconds between two saves.
         **options: settings of the solver, such as ``lr=0.1`` for "adam".
 
     Returns:
@@ -101,7 +110,8 @@ def solve(
     solver, reason = _pick(source, nu, method, options)
     bar = as_positive(tol, "tol") if tol is not None else solver.default_tol(nu)
     root = _root_seed(seed)
-    problem = Problem(source, nu, torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0)))
+    generator = torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0))
+    problem = Problem(source, nu, generator, _checkpoint(checkpoint, checkpoint_every, solver, source, nu, bar, root))
     shown = Progress(options.get("max_iter")) if progress else None
     clock = Stopwatch(max_time)
     try:
@@ -162,9 +172,15 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         elif has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
             method = "newton"
             reason = f"Picked Newton on exact cells: they are known for {source!r}."
-        else:
+        elif source.dim == 1:
             method = "adam"
-            reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source in dimension {source.dim}."
+            reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source on the line."
+        else:
+            method = "stochastic-newton"
+            reason = (
+                f"Picked Newton's method on samples: a {type(source).__name__} source in dimension {source.dim} has "
+                "no exact cells here."
+            )
     elif method in SOLVERS:
         reason = f"The caller asked for method={method!r}."
     else:
@@ -177,6 +193,27 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         raise TypeError(
             f"method={method!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}."
         ) from None
+
+
+def _checkpoint(
+    path: str | Path | None,
+    every: float,
+    solver: Solver,
+    source: Source,
+    target: DiscreteMeasure,
+    tol: float,
+    seed: int,
+) -> Checkpoint | None:
+    """Where the solver saves its progress, or an error for those that do not."""
+    every = as_positive(every, "checkpoint_every")
+    if path is None:
+        return None
+    if not isinstance(solver, StochasticNewton):
+        raise ValueError(
+            f"checkpoint is for method='stochastic-newton'; method={solver.name!r} runs here and saves no progress. "
+            "Leave checkpoint out, or ask for that method."
+        )
+    return Checkpoint(path, every, fingerprint(source, target, solver.course(), tol, seed))
 
 
 def _untouched(problem: Problem) -> Outcome:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from otgan import kernels
+from otgan._checks import as_count, as_positive
 from otgan.certificate import chi2_estimate
-from otgan.potential import Standardization, fix_gauge
+from otgan.potential import fix_gauge
+from otgan.solvers._candidates import Candidates
 from otgan.solvers._coarse import Start, coarse_start
-from otgan.solvers._semidual import DAMPING, Candidates, Hessian, newton_step
+from otgan.solvers._sampling import Stream
+from otgan.solvers._semidual import DAMPING, Descent, Hessian, bounded
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 
 if TYPE_CHECKING:
@@ -28,10 +29,14 @@ if TYPE_CHECKING:
 
 _EXPECTED = 12.0  # samples that a cell should get for its emptiness to mean something: chance e^-12
 _LEAST_STORED, _LEAST_BATCH = 4096, 1024
-_CHUNK = 1 << 16
 _PATIENCE = 20.0  # times (n - 1) / tol samples, after which a run that does not get there ends
 _SLOW = 1.5  # times the statistical limit, above which heights are worth less than the samples they saw
 _WINDOW = 1.5  # chi2 is estimated from the batches since the samples were fewer by this factor
+_ROUGH = 1.0  # roughness of the Hessian from which on samples are better stored than streamed
+_SETTLED = 0.1  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
+_STORED_BYTES = 1 << 30  # of the coordinates of stored samples
+_MAX_STEPS = 25  # Newton steps on one set of stored samples
+_WARM = 4.0  # temperature, over that wanted, up to which heights count
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class StochasticNewton:
     1. *Coarse to fine*: groups of targets get their mass before targets do, by dense Newton on group offsets.
     2. *Stored samples*: Newton's method on the entropic semi-dual (Genevay, Cuturi, Peyre, Bach, NeurIPS 2016) of a few
        samples a target, each of which sees its best targets only. Lists are looked up again where drift of the heights
-       leaves their completeness unproven; targets in no list are revived by a c-transform.
+       leaves their completeness unproven; targets in no list are revived by a c-transform. Where mass has to travel
+       far from cell to cell (targets on a curve or in a plane), all samples that fit are stored.
     3. *Streaming*: hard counts c of M fresh samples are an unbiased gradient, and with a Hessian H that stays fixed::
 
            h <- h - (M / t) H^{-1} (c / M - b),      t <- t + M
@@ -58,13 +64,15 @@ class StochasticNewton:
 
     Args:
         samples_per_target: budget N / n of source samples, all phases together; by default what ``tol`` needs.
-        stored: samples a target of phase 2; less when the budget is small.
+        stored: samples a target of phase 2; less when the budget is small, more where mass travels far.
         max_stored: most samples of phase 2, which bounds the memory.
         k: best targets that a stored sample sees.
         smoothing: temperature of phase 2, in units of the mean gap between the two best scores of a sample.
         hessian_smoothing: temperature of the Hessian of phase 3, in the same unit.
         growth: samples of a batch relative to those that came before.
         max_iter: steps at most, of phases 2 and 3 together.
+        device: where samples are drawn and scored, such as "cuda"; that of the targets when left out. Targets that
+            lie elsewhere (host memory, a memory-mapped file) stay there and are streamed.
     """
 
     samples_per_target: float | None = None
@@ -75,12 +83,27 @@ class StochasticNewton:
     hessian_smoothing: float = 1.0
     growth: float = 0.1
     max_iter: int = 10_000
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        for setting in ("stored", "smoothing", "hessian_smoothing", "growth"):
+            as_positive(getattr(self, setting), setting)
+        if self.samples_per_target is not None:
+            as_positive(self.samples_per_target, "samples_per_target")
+        for setting, least in (("max_stored", 2), ("k", 2), ("max_iter", 1)):
+            as_count(getattr(self, setting), setting, least)
 
     name = "stochastic-newton"
+    resumable = True
 
     def default_tol(self, target: DiscreteMeasure) -> float:
         """Chi2 of one percent."""
         return 1e-2
+
+    def course(self) -> tuple[Any, ...]:
+        """The settings that decide the course of a run: all but where it ends."""
+        return tuple((field.name, getattr(self, field.name)) for field in fields(self) if field.name != "max_iter")
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
         """Run until chi2 <= tol, or until samples, time, steps or the caller's patience end."""
@@ -104,39 +127,42 @@ class _Run:
         self, solver: StochasticNewton, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None
     ) -> None:
         self.solver, self.problem, self.tol, self.clock, self.callback = solver, problem, tol, clock, callback
-        target = problem.target
-        self.n, self.device = target.n, target.points.device
-        self.change = Standardization.of(problem.source, target)
-        self.y64 = self.change.target(target.points)
-        self.y = self.y64.to(torch.float32)
-        self.weights = target.weights.to(self.device)
-        self.b = target.weights.double().cpu().numpy()
-        self.start = Start(-0.5 * (self.y64**2).sum(dim=1).cpu().numpy())
+        self.n = n = problem.target.n
+        self.stream = Stream(problem, solver.device, self.pause)
+        self.b = problem.target.weights.double().cpu().numpy()
+        self.start = Start(self.stream.first_heights())
         self.h = self.start.heights
         self.phase = "coarse"
         self.worth = 0.0  # t: independent samples that the heights are worth
         self.chi2, self.stderr, self.dead = math.inf, 0.0, True
-        self.seen: list[tuple[float, float, float, NDArray[np.float64]]] = []
-        self.n_iter = self.n_samples = self.streamed = 0
-        self.lists: Candidates | None = None
+        self.seen: list[tuple[float, float, float, Floats]] = []  # batches: t, chi2, its error, counts
+        self.n_iter = self.streamed = 0
+        self.descent: Descent | None = None
+        self.best, self.kept, self.settled, self.tried = math.inf, self.h, False, 0  # on the present stored samples
+        self.hessian: Hessian | None = None
         self.history: list[dict[str, Any]] = []
-        wanted = 1.2 * (self.n - 1) / tol
+        wanted = 1.2 * (n - 1) / tol
         self.wanted = max(int(wanted), 2 * _LEAST_STORED)
         if solver.samples_per_target is not None:
-            self.budget = max(int(solver.samples_per_target * self.n), 1)
+            self.budget = max(int(solver.samples_per_target * n), 1)
             self.wanted = min(self.wanted, self.budget)
         else:
             self.budget = max(int(_PATIENCE * wanted), 100 * _LEAST_STORED)
+        self.room = max(min(solver.max_stored, _STORED_BYTES // (4 * problem.target.dim)), 2)
+        share = min(solver.stored * n, self.wanted / 3)
+        m = max(int(min(max(share, min(_LEAST_STORED, self.budget / 2)), self.room)), 2)
+        self.sizes, self.stage = [max(m // 2, 1), m], 0
 
     # ------------------------------------------------------------- run
 
     def run(self) -> Outcome:
         """All phases."""
-        status: Status
         if self.n == 1:
             self.chi2, self.dead = 0.0, False
             return self.outcome("converged")
+        status: Status
         try:
+            self.restore()
             status = self.solve()
         except _End as end:
             status = end.status
@@ -145,67 +171,83 @@ class _Run:
         return self.outcome(status)
 
     def solve(self) -> Status:
-        share = min(self.solver.stored * self.n, self.wanted / 3)
-        m = int(min(max(share, min(_LEAST_STORED, self.budget / 2)), self.solver.max_stored))
-        x = self.draw(max(m, 2))
-        try:
-            coarse_start(x, self.y, self.y64, self.b, self.start, self.pause)
-        finally:
-            self.h = self.start.heights
-        self.tell()
-        hessian = self.stored_phase(x)
-        return self.streaming_phase(hessian)
-
-    def stored_phase(self, x: Tensor) -> Hessian:
-        """Newton's method on the samples x, the first half of them first; returns the Hessian for the next phase."""
-        self.phase = "stored"
-        half = max(len(x) // 2, 1)
-        lists = self.lists = Candidates(x[:half], self.y, self.solver.k, self.pause)
-        self.minimise(lists, tol=0.1)
-        lists = self.lists = lists.extended(x)
-        self.minimise(lists, tol=0.02)
-        return lists.hessian(self.h, max(self.solver.hessian_smoothing * lists.gap(self.h), 1e-6))
-
-    def minimise(self, lists: Candidates, tol: float) -> None:
-        """Newton steps until the soft chi2 on the stored samples is below ``tol`` and the lists proven complete."""
-        lists.refresh(self.h, 0.0)
-        trust = 0.5
-        for _ in range(60):
-            dead = lists.orphans()
-            if len(dead):
-                self.h = lists.revived(self.h, dead)
-                lists.refresh(self.h, 0.0)
-            eps = max(self.solver.smoothing * lists.gap(self.h), 1e-6)
-            reach = trust * lists.spread(self.h) if lists.k < lists.n else math.inf
-            before = lists.energy(self.h, self.b, eps)
-            new, chi2, _ = newton_step(lists, self.h, self.b, eps, reach)
-            renewed = lists.refresh(new, 3.0 * eps)
-            if renewed > 0.0 and lists.energy(new, self.b, eps) > before:
-                # The lists hid where the energy rises. It is convex: a part of the way is better.
-                new = 0.75 * self.h + 0.25 * new
-                renewed = max(lists.refresh(new, 3.0 * eps), renewed)
-                trust = max(0.25 * trust, 0.01)
-            else:
-                trust = min(1.5 * trust, 0.5)
-            self.h = new - self.b @ new
-            self.n_iter += 1
-            self.history.append(self.record(stored_chi2=chi2, renewed=renewed, eps=eps))
+        """From wherever the run stands."""
+        if self.phase == "coarse":
+            x = self.stream.draw(self.sizes[-1])
+            try:
+                coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
+            finally:
+                self.h = self.start.heights
             self.tell()
-            if chi2 < tol and renewed < 0.1 or chi2 < 0.1 * tol:
-                return
+            self.stream.settle_precision(self.h)
+            self.phase = "stored"
+        if self.phase == "stored":
+            self.stored_phase()
+            self.phase = "streaming"
+            self.save()
+        return self.streaming_phase()
 
-    def streaming_phase(self, hessian: Hessian) -> Status:
+    def stored_phase(self) -> None:
+        """Newton's method on stored samples, the first half of them first; leaves the Hessian for the next phase."""
+        while True:
+            size = self.sizes[self.stage]
+            if self.descent is None:
+                lists = Candidates(self.stream.stored[:size], self.stream.scores, self.solver.k, self.pause)
+                self.descent = Descent(lists, self.h, self.b, self.solver.smoothing)
+            elif self.descent.lists.m < size:
+                self.descent.lists = self.descent.lists.extended(self.stream.stored[:size])
+            self.minimise(self.descent, _SETTLED * min(self.n / size, 1.0))
+            lists = self.descent.lists
+            hollow = np.flatnonzero((lists.masses(self.h) == 0.0) & (size * self.b > _EXPECTED))
+            self.h = self.descent.h = lists.revived(self.h, hollow)
+            self.stage += 1
+            if self.stage < len(self.sizes):
+                continue
+            hessian = Hessian.of(lists, self.h, self.solver.hessian_smoothing * lists.gap(self.h))
+            most = min(int(0.9 * self.wanted), self.room)
+            if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < _ROUGH:
+                self.hessian = hessian
+                return
+            self.stream.draw(most - size)
+            self.sizes.append(most)
+
+    def roughness(self, hessian: Hessian) -> float:
+        """As the Hessian says, which is recorded too."""
+        value = hessian.roughness(self.b, np.random.default_rng(0))
+        self.history.append(self.record(roughness=value))
+        return value
+
+    def minimise(self, descent: Descent, tol: float) -> None:
+        """Newton steps until the soft chi2 on the stored samples is below ``tol`` and the lists proven complete."""
+        while not self.settled and self.tried < _MAX_STEPS:
+            before, heat = descent.h, descent.heat
+            step = descent.step()
+            if heat <= _WARM and step.chi2 < self.best:
+                self.best, self.kept = step.chi2, before
+            self.settled = heat <= _WARM and (step.chi2 < tol and step.renewed < 0.1 or step.chi2 < 0.1 * tol)
+            self.h = descent.h
+            self.tried += 1
+            self.n_iter += 1
+            self.history.append(self.record(stored_chi2=step.chi2, renewed=step.renewed, eps=step.eps))
+            self.tell()
+        if not self.settled and self.best < math.inf:
+            self.h = descent.h = self.kept
+        self.best, self.settled, self.tried = math.inf, False, 0
+
+    def streaming_phase(self) -> Status:
         """Robbins-Monro with Newton's gain on fresh samples."""
-        self.phase, self.streaming_since = "streaming", self.clock.seconds
-        stored = self.n_samples
-        damping = DAMPING * self.b / hessian.eps
-        reach = 2.0 * hessian.eps
-        while self.n_samples < self.budget:
+        hessian = self.hessian
+        assert hessian is not None
+        self.streaming_since = self.clock.seconds
+        stored = self.sizes[-1]
+        damping, reach = DAMPING * self.b / hessian.eps, 2.0 * hessian.eps
+        while self.stream.drawn < self.budget:
+            drawn = self.stream.drawn
             m = int(max(self.solver.growth * max(self.worth, stored), self.n / 2, _LEAST_BATCH))
-            if self.n_samples < self.wanted:
-                m = min(m, self.wanted - self.n_samples)
-            m = max(min(m, self.budget - self.n_samples), 2)
-            counts = self.counts(m)
+            if drawn < self.wanted:
+                m = min(m, self.wanted - drawn)
+            m = max(min(m, self.budget - drawn), 2)
+            counts = self.stream.counts(m, self.h)
             estimate, stderr = chi2_estimate(torch.from_numpy(counts), torch.from_numpy(self.b))
             if self.streamed == 0:
                 known = (self.n - 1) / max(estimate, 1e-12)
@@ -213,15 +255,13 @@ class _Run:
             self.seen.append((self.worth, estimate, stderr, counts))
             self.streamed += m
             self.worth += m
-            step = hessian.solve(self.b - counts / m, damping)
-            step -= np.median(step)
-            self.h = self.h + np.clip(m / self.worth * step, -reach, reach)
+            self.h = self.h + m / self.worth * bounded(hessian.solve(self.b - counts / m, damping), reach)
             self.h -= self.b @ self.h
             self.n_iter += 1
             self.judge()
             self.history.append(self.record(batch_chi2=estimate, batch=m))
             self.tell()
-            if max(self.chi2, 0.0) + self.stderr <= self.tol and not self.dead and self.n_samples >= self.wanted:
+            if max(self.chi2, 0.0) + self.stderr <= self.tol and not self.dead and self.stream.drawn >= self.wanted:
                 return "converged"
         return "max_iter"
 
@@ -237,76 +277,62 @@ class _Run:
             # Some errors decay slower than 1 / t (cells in chains): larger steps until they are gone.
             self.worth = max((self.n - 1) / self.chi2, 0.25 * self.worth, 4.0 * _LEAST_BATCH, 4.0 * self.n)
             self.seen.clear()
-        self.dead = bool(((counts == 0) & (counts.sum() * self.b > _EXPECTED)).any())
+        empty = (counts == 0) & (counts.sum() * self.b > _EXPECTED)
+        self.dead = bool(empty.any())
+        if self.dead:
+            self.h = self.stream.revived(self.h, np.flatnonzero(empty))
 
     # ------------------------------------------------------------- parts
-
-    def draw(self, m: int) -> Tensor:
-        """Fresh samples in standardised coordinates, float32, shape (m, d)."""
-        self.n_samples += m
-        source, out = self.problem.source, torch.empty(m, self.y.shape[1], device=self.device)
-        for at in range(0, m, _CHUNK):
-            size = min(_CHUNK, m - at)
-            x = source.sample(size, generator=self.problem.generator, device=self.device, dtype=torch.float64)
-            out[at : at + size] = self.change.source(x)
-        return out
-
-    def counts(self, m: int) -> Floats:
-        """Cell counts of m fresh samples at the current heights, shape (n,)."""
-        total = torch.zeros(self.n, dtype=torch.float64, device=self.device)
-        h = torch.from_numpy(self.h).to(self.y)
-        for at in range(0, m, _CHUNK):
-            x = self.draw(min(_CHUNK, m - at))
-            total += torch.bincount(kernels.assign(x, self.y, h).index, minlength=self.n)
-            self.pause()
-        return total.cpu().numpy()
 
     def pause(self) -> None:
         """Ends the run when its time is up."""
         if self.clock.expired():
             raise _End("max_time")
 
-    @property
-    def n_scores(self) -> int:
-        """Scores computed so far."""
-        return self.start.n_scores + (self.lists.n_scores if self.lists else 0) + self.streamed * self.n
-
     def record(self, **more: Any) -> dict[str, Any]:
+        """One entry of the history."""
         return {
             "n_iter": self.n_iter,
             "phase": self.phase,
             "chi2": self.chi2,
             "chi2_stderr": self.stderr,
-            "n_samples": self.n_samples,
+            "n_samples": self.stream.drawn,
             "seconds": self.clock.seconds,
             **more,
         }
 
     def tell(self) -> None:
-        """Report to the callback; end where it, the time or the number of steps asks for it."""
+        """Report to the callback, save when due; end where caller, time or the number of steps asks for it."""
+        if self.problem.checkpoint is not None and self.problem.checkpoint.due():
+            self.save()
         if self.callback is not None:
-            heights = self.change.heights(torch.from_numpy(self.h).to(self.device), self.problem.target.points)
-            detail: dict[str, Any] = {"phase": self.phase, "samples": self.n_samples}
+            detail: dict[str, Any] = {"phase": self.phase, "samples": self.stream.drawn}
             if self.phase == "streaming":
-                left = max(self.wanted - self.n_samples, 0) / max(self.streamed, 1)
+                left = max(self.wanted - self.stream.drawn, 0) / max(self.streamed, 1)
                 detail["seconds_left"] = left * (self.clock.seconds - self.streaming_since)
-            error = self.chi2 + self.stderr
+            error, heights = self.chi2 + self.stderr, self.stream.heights(self.h)
             state = self.problem.state(
-                self.solver.name, self.n_iter, error, self.tol, self.clock, self.n_scores, heights, detail
+                self.solver.name, self.n_iter, error, self.tol, self.clock, self.stream.scores.count, heights, detail
             )
             if self.callback(state):
-                raise _End("stopped")
+                self.end("stopped")
         if self.n_iter >= self.solver.max_iter:
-            raise _End("max_iter")
-        self.pause()
+            self.end("max_iter")
+        if self.clock.expired():
+            self.end("max_time")
+
+    def end(self, status: Status) -> NoReturn:
+        """Save, and end the run here."""
+        self.save()
+        raise _End(status)
 
     def outcome(self, status: Status) -> Outcome:
-        heights = self.change.heights(torch.from_numpy(self.h).to(self.device), self.problem.target.points)
+        """What the caller gets."""
         known = f"chi2 is about {self.chi2:.3g}" if math.isfinite(self.chi2) else "chi2 is not known yet"
         message = {
             "converged": f"Chi2 {self.chi2:.3g} is within tol {self.tol:g}.",
             "max_time": f"max_time ended the run; {known}, tol {self.tol:g}: raise max_time or tol.",
-            "max_iter": f"{self.n_iter} steps and {self.n_samples:,} samples were not enough; {known}, tol "
+            "max_iter": f"{self.n_iter} steps and {self.stream.drawn:,} samples were not enough; {known}, tol "
             f"{self.tol:g}: raise max_iter, samples_per_target or tol.",
             "stopped": f"A callback asked to stop; {known}.",
             "interrupted": f"Interrupted; the heights so far are returned, {known}.",
@@ -314,11 +340,61 @@ class _Run:
         if self.n == 1:
             message = "There is one target: every map sends everything to it."
         return Outcome(
-            heights=fix_gauge(heights, self.weights),
+            heights=fix_gauge(self.stream.heights(self.h), self.problem.target.weights.to(self.stream.targets_device)),
             status=status,
             message=message,
             n_iter=self.n_iter,
-            n_scores=self.n_scores,
-            n_samples=self.n_samples,
+            n_scores=self.stream.scores.count,
+            n_samples=self.stream.drawn,
             history=self.history,
         )
+
+    # ------------------------------------------------------ checkpoints
+
+    _PLAIN = (
+        *("phase", "worth", "chi2", "stderr", "dead", "n_iter", "streamed", "sizes", "stage", "history"),
+        *("best", "settled", "tried"),
+    )
+
+    def save(self) -> None:
+        """Write everything that the rest of the run depends on."""
+        if self.problem.checkpoint is None or self.phase == "coarse":
+            return
+        state = {name: getattr(self, name) for name in self._PLAIN} | {"seconds": self.clock.seconds}
+        arrays = {"h": self.h, "kept": self.kept}
+        settings, more = self.stream.state()
+        state["stream"], arrays = settings, arrays | more
+        state["seen"] = [list(entry[:3]) for entry in self.seen]
+        arrays["seen"] = np.array([entry[3] for entry in self.seen]).reshape(len(self.seen), self.n)
+        if self.phase == "streaming" and self.hessian is not None:
+            arrays |= {f"hessian.{name}": getattr(self.hessian, name) for name in ("ptr", "col", "val")}
+            state["eps"] = self.hessian.eps
+        elif self.descent is not None:
+            arrays |= {f"lists.{name}": array for name, array in self.descent.lists.state().items()}
+            state["descent"] = [self.descent.damping, self.descent.trust, self.descent.heat, self.descent.lists.m]
+        self.problem.checkpoint.save(state, arrays)
+
+    def restore(self) -> None:
+        """Go back to where the last save was made, if there is one."""
+        found = self.problem.checkpoint.load() if self.problem.checkpoint is not None else None
+        if found is None:
+            return
+        state, tensors = found
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        for name in self._PLAIN:
+            setattr(self, name, state[name] if state[name] is not None else math.inf)
+        for entry in self.history:  # JSON has no infinity
+            entry["chi2"] = math.inf if entry["chi2"] is None else entry["chi2"]
+        self.clock.earlier = state["seconds"]
+        self.h, self.kept = arrays["h"], arrays["kept"]
+        self.seen = [(*numbers, counts) for numbers, counts in zip(state["seen"], arrays["seen"], strict=True)]
+        draws = [self.sizes[1], *np.diff(self.sizes[1:]).tolist()] if self.phase == "stored" else []
+        self.stream.restore(state["stream"], arrays, draws)
+        if self.phase == "streaming":
+            entries = (arrays[f"hessian.{name}"] for name in ("ptr", "col", "val"))
+            self.hessian = Hessian(*entries, self.n, state["eps"])
+        elif "descent" in state:
+            *habits, m = state["descent"]
+            lists = Candidates(self.stream.stored[:m], self.stream.scores, self.solver.k, self.pause)
+            lists.restore({name[6:]: array for name, array in arrays.items() if name.startswith("lists.")})
+            self.descent = Descent(lists, self.h, self.b, self.solver.smoothing, *habits)

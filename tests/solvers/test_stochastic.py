@@ -6,8 +6,10 @@ import torch
 
 import otgan as og
 from otgan import kernels
+from otgan.solvers._candidates import Candidates
 from otgan.solvers._coarse import hierarchy
-from otgan.solvers._semidual import Candidates, newton_step
+from otgan.solvers._scores import Scores
+from otgan.solvers._semidual import Descent, Hessian
 from otgan.solvers.stochastic import StochasticNewton
 
 
@@ -20,6 +22,13 @@ def solve(source, target, tol=1e-9, **options):
 def clusters(n, dim, spread, seed=0):
     rng = np.random.default_rng(seed)
     return (3 * rng.normal(size=(10, dim)))[rng.integers(0, 10, n)] + spread * rng.normal(size=(n, dim))
+
+
+def slabs(n, dim):
+    """Targets ((j - 1/2) / n, 1/2, ..): cells are slabs of equal width, and mass travels through all in between."""
+    y = np.full((n, dim), 0.5)
+    y[:, 0] = (np.arange(n) + 0.5) / n
+    return y
 
 
 def inefficiency(result, seed=99):
@@ -36,6 +45,9 @@ PROBLEMS = {
     "cube": lambda: (og.Gaussian(10), np.random.default_rng(0).random((800, 10))),
     "32 dimensions": lambda: (og.Gaussian(32), clusters(800, 32, 1.0)),
     "outside": lambda: (og.UniformBox(dim=8), 100 + np.random.default_rng(0).normal(size=(600, 8))),
+    "slabs": lambda: (og.UniformBox(dim=10), slabs(500, 10)),
+    "plane": lambda: (og.Gaussian(2), np.random.default_rng(0).normal(size=(600, 2))),
+    "space": lambda: (og.Gaussian(3), np.random.default_rng(0).normal(size=(600, 3))),
 }
 
 
@@ -150,11 +162,78 @@ def test_ways_to_end():
     assert one.converged and one.n_iter == 0 and one.n_samples == 0
 
 
+LINE = np.stack([np.linspace(0, 1, 300), *np.full((3, 300), 0.5)], axis=1)
+RUNS = {
+    "clusters": (og.Gaussian(6), clusters(300, 6, 0.5), {"samples_per_target": 60}),
+    "line": (og.UniformBox(dim=4), LINE, {"samples_per_target": 60}),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.8, 1.0])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(name, share, tmp_path):
+    source, y, options = RUNS[name]
+    whole = solve(source, y, certify_samples=2000, **options)
+    last = max(int(share * whole.n_iter), 1)
+
+    def kill(state):
+        if state.n_iter == last:
+            raise RuntimeError("killed")
+
+    method, where = StochasticNewton(**options), {"checkpoint": tmp_path / "progress", "checkpoint_every": 1e-9}
+    with pytest.raises(RuntimeError, match="killed"):
+        og.solve(source, y, method=method, tol=1e-9, callback=kill, **where)
+    seen = []
+    resumed = og.solve(
+        source, y, method=method, tol=1e-9, callback=lambda s: seen.append(s.n_iter), certify_samples=2000, **where
+    )
+    assert min(seen, default=last + 1) > last
+    assert torch.equal(resumed.potential.heights, whole.potential.heights)
+    assert (resumed.n_iter, resumed.n_samples, resumed.n_scores) == (whole.n_iter, whole.n_samples, whole.n_scores)
+
+    def timeless(result):
+        return [{key: value for key, value in entry.items() if key != "seconds"} for entry in result.history]
+
+    assert timeless(resumed) == timeless(whole)
+
+
+def test_a_run_in_parts_ends_like_one_in_a_piece(tmp_path):
+    source, y, options = RUNS["clusters"]
+    whole = solve(source, y, certify_samples=2000, **options)
+    for steps in range(7, whole.n_iter + 7, 7):  # each part saves where it ends
+        method = StochasticNewton(**options, max_iter=steps)
+        result = og.solve(source, y, method=method, tol=1e-9, checkpoint=tmp_path, certify_samples=2000)
+    assert result.n_iter == whole.n_iter and result.n_samples == whole.n_samples
+    assert torch.equal(result.potential.heights, whole.potential.heights)
+
+
+def test_checkpoints_of_other_problems_and_methods_are_refused(tmp_path):
+    source, y, options = RUNS["clusters"]
+    where = {"checkpoint": tmp_path, "certify_samples": 2000, "samples_per_target": 30}
+    og.solve(source, y, "stochastic-newton", tol=1e-9, **where)
+    for change in ({"seed": 1}, {"tol": 1e-8}, {"k": 16}):
+        with pytest.raises(ValueError, match="progress of another run"):
+            og.solve(source, y, "stochastic-newton", **{"tol": 1e-9, **where, **change})
+    with pytest.raises(ValueError, match="progress of another run"):
+        og.solve(source, y + 1.0, "stochastic-newton", tol=1e-9, **where)
+    with pytest.raises(ValueError, match="saves no progress"):
+        og.solve(source, y, "adam", checkpoint=tmp_path)
+    og.BrenierPotential(y, np.zeros(len(y))).save(tmp_path)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        og.solve(source, y, "stochastic-newton", tol=1e-9, **where)
+
+
+@pytest.mark.parametrize("wrong", [{"stored": 0}, {"k": 1}, {"growth": -1.0}, {"samples_per_target": "many"}])
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises((ValueError, TypeError), match=next(iter(wrong))):
+        og.solve(og.Gaussian(4), np.eye(4), "stochastic-newton", **wrong)
+
+
 def test_lists_called_proven_hold_every_target_near_the_best():
     stream = torch.Generator().manual_seed(0)
     x, y = torch.randn(700, 6, generator=stream), torch.randn(300, 6, generator=stream)
     h = -0.5 * (y.double() ** 2).sum(1).numpy()
-    lists = Candidates(x, y, 20, lambda: None)
+    lists = Candidates(x, Scores(y), 20, lambda: None)
     assert lists.refresh(h, 0.5) == 1.0
     rng = np.random.default_rng(0)
     for size in (0.01, 0.1, 0.3):
@@ -174,13 +253,13 @@ def test_lists_called_proven_hold_every_target_near_the_best():
 def test_semi_dual_gradient_and_hessian_by_finite_differences():
     stream = torch.Generator().manual_seed(1)
     x, y = torch.randn(500, 4, generator=stream), torch.randn(30, 4, generator=stream)
-    lists, b, eps = Candidates(x, y, 30, lambda: None), np.full(30, 1 / 30), 0.7
+    lists, b, eps = Candidates(x, Scores(y), 30, lambda: None), np.full(30, 1 / 30), 0.7
     h = -0.5 * (y.double() ** 2).sum(1).numpy()
     lists.refresh(h, 0.0)
     v, t = np.random.default_rng(0).normal(size=30), 1e-3
-    up, down = (lists.hessian(h + s * t * v, eps).w for s in (1, -1))
-    hessian = lists.hessian(h, eps)
-    slope = (lists.energy(h + t * v, b, eps) - lists.energy(h - t * v, b, eps)) / (2 * t)
+    up, down = (Hessian.of(lists, h + s * t * v, eps).w for s in (1, -1))
+    hessian, descent = Hessian.of(lists, h, eps), Descent(lists, h, b, 0.5)
+    slope = (descent.energy(h + t * v, eps) - descent.energy(h - t * v, eps)) / (2 * t)
     assert slope == pytest.approx(float((hessian.w - b) @ v), rel=1e-4, abs=1e-7)
     np.testing.assert_allclose(hessian @ v, (up - down) / (2 * t), atol=1e-4)
     np.testing.assert_allclose(hessian.w, kernels.soft_counts(x, y, torch.from_numpy(h).float(), eps), atol=1e-5)
@@ -193,7 +272,7 @@ def test_semi_dual_gradient_and_hessian_by_finite_differences():
 def test_newton_reaches_the_minimum_and_dead_targets_are_revived():
     stream = torch.Generator().manual_seed(1)
     x, y = torch.randn(2000, 4, generator=stream), torch.randn(40, 4, generator=stream)
-    lists, b = Candidates(x, y, 10, lambda: None), np.full(40, 1 / 40)
+    lists, b = Candidates(x, Scores(y), 10, lambda: None), np.full(40, 1 / 40)
     h = -0.5 * (y.double() ** 2).sum(1).numpy()
     h[:5] -= 50.0
     lists.refresh(h, 0.0)
@@ -203,10 +282,9 @@ def test_newton_reaches_the_minimum_and_dead_targets_are_revived():
     lists.refresh(h, 0.0)
     assert len(lists.orphans()) == 0
     assert float(kernels.slack(x, y, torch.from_numpy(h).float()).max()) < 1e-4
-    for _ in range(30):
-        h, chi2, _ = newton_step(lists, h, b, 0.1, 1.0)
-        lists.refresh(h, 0.3)
-    assert chi2 < 1e-6
+    descent = Descent(lists, h, b, 0.5)
+    steps = [descent.step() for _ in range(30)]
+    assert min(step.chi2 for step in steps) < 1e-6
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 100, 1001])

@@ -1,0 +1,233 @@
+"""The best targets of stored samples: found once, kept as long as drift of the heights leaves them proven complete."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from otgan.solvers._scores import Scores
+
+    Floats = NDArray[np.float64]
+    Reals = NDArray[Any]
+    Labels = NDArray[np.int32]
+
+#: Parts that samples are divided into: fixed, so that sums do not depend on the number of threads.
+N_PARTS = 8
+#: Exponents below this are dropped: probabilities under 6e-6.
+CUT = -12.0
+#: Samples whose candidates are found between two looks at the clock.
+CHUNK = 1 << 15
+#: Targets whose heights rose most are compared with every sample one by one, one in this many.
+MOVERS = 32
+
+
+@njit(cache=True, parallel=True)
+def _softmax(index: Labels, base: Reals, h: Floats, inverse: float, prob: Reals, value: Floats) -> None:
+    m, k = index.shape
+    for part in prange(N_PARTS):
+        for i in range(part * m // N_PARTS, (part + 1) * m // N_PARTS):
+            top = -np.inf
+            for j in range(k):
+                top = max(top, base[i, j] + h[index[i, j]])
+            total = 0.0
+            for j in range(k):
+                exponent = (base[i, j] + h[index[i, j]] - top) * inverse
+                p = np.exp(exponent) if exponent > CUT else 0.0
+                prob[i, j] = p
+                total += p
+            for j in range(k):
+                prob[i, j] /= total
+            value[i] = top + np.log(total) / inverse
+
+
+@njit(cache=True, parallel=True)
+def _top_two(index: Labels, base: Reals, h: Floats, first: Floats, second: Floats, where: Labels) -> None:
+    m, k = index.shape
+    for part in prange(N_PARTS):
+        for i in range(part * m // N_PARTS, (part + 1) * m // N_PARTS):
+            a, b, at = -np.inf, -np.inf, 0
+            for j in range(k):
+                s = base[i, j] + h[index[i, j]]
+                if s > a:
+                    a, b, at = s, a, index[i, j]
+                elif s > b:
+                    b = s
+            first[i], second[i], where[i] = a, b, at
+
+
+class Candidates:
+    """The k best targets of each sample, and how far heights may drift before they must be looked up again.
+
+    A list found at heights h0, whose last score is ``last``, holds the best target at heights h as long as
+    ``max_list s(h) >= last + max_j (h_j - h0_j)``: no target outside can have risen higher. The few targets that rose
+    most are left out of that maximum and compared with the sample one by one.
+
+    Args:
+        x: samples, shape (m, d), in the precision of the targets and on their device.
+        scores: of the problem.
+        k: targets per sample.
+        pause: called between chunks of samples; it may raise to end the work.
+    """
+
+    def __init__(self, x: Tensor, scores: Scores, k: int, pause: Callable[[], None]) -> None:
+        self.x, self.scores, self.n, self.k = x, scores, scores.n, min(k, scores.n)
+        self.pause = pause
+        m = len(x)
+        kind = np.float32 if x.dtype == torch.float32 else np.float64
+        self.index = np.zeros((m, self.k), np.int32)
+        self.base = np.zeros((m, self.k), kind)
+        self.last = np.full(m, np.inf, kind)
+        self.epoch = np.full(m, -1, np.int32)
+        self.references: list[Floats] = []
+        self.prob = np.empty((m, self.k), np.float32)
+        self.value = np.empty(m)
+
+    @property
+    def m(self) -> int:
+        """Number of samples."""
+        return len(self.index)
+
+    def extended(self, x: Tensor) -> Candidates:
+        """The same lists, followed by unknown ones for more samples; ``x`` starts with the samples known so far."""
+        more = Candidates(x, self.scores, self.k, self.pause)
+        for name in ("index", "base", "last", "epoch"):
+            getattr(more, name)[: self.m] = getattr(self, name)
+        more.references = self.references
+        return more
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Arrays from which :meth:`restore` makes equal lists on equal samples."""
+        references = np.array(self.references).reshape(len(self.references), self.n)
+        arrays = {name: getattr(self, name) for name in ("index", "base", "last", "epoch")}
+        return {**arrays, "references": references}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take over what :meth:`state` returned."""
+        for name in ("index", "base", "last", "epoch"):
+            getattr(self, name)[:] = state[name]
+        self.references = list(state["references"])
+
+    # ------------------------------------------------------- completeness
+
+    def refresh(self, h: Floats, margin: float) -> float:
+        """Look up again every list that is not proven to hold all targets within ``margin`` of the best at ``h``.
+
+        Returns:
+            The share of samples that needed it.
+        """
+        rows = np.flatnonzero(~self.proven(h, margin))
+        if len(rows) == 0:
+            return 0.0
+        reference = self.scores.heights(h).double().cpu().numpy()
+        used = np.unique(self.epoch[np.setdiff1d(np.arange(self.m), rows)])
+        kept = [int(e) for e in used if e >= 0]
+        renumber = np.full(len(self.references) + 1, -1, np.int32)
+        renumber[kept] = np.arange(len(kept))
+        self.epoch = renumber[self.epoch]
+        self.references = [self.references[e] for e in kept] + [reference]
+        self.epoch[rows] = -1
+        for start in range(0, len(rows), CHUNK):
+            at = rows[start : start + CHUNK]
+            best = self.scores.top_k(self.x[torch.from_numpy(at).to(self.x.device)], h, self.k)
+            index, value = best.index.cpu().numpy(), best.value.double().cpu().numpy()
+            self.index[at] = index
+            self.base[at] = value - reference[index]
+            self.last[at] = value[:, -1]
+            self.epoch[at] = len(self.references) - 1
+            self.pause()
+        return len(rows) / self.m
+
+    def proven(self, h: Floats, margin: float) -> NDArray[np.bool_]:
+        """Which lists are proven to hold every target within ``margin`` of the best at heights ``h``, shape (m,)."""
+        known = self.epoch >= 0
+        if self.k == self.n or not known.any():
+            return known
+        first, _, _ = self.best(h)
+        ok = known.copy()
+        for number, reference in enumerate(self.references):
+            rows = np.flatnonzero(self.epoch == number)
+            if len(rows) == 0:
+                continue
+            rise = h - reference
+            n_movers = max(self.n // MOVERS, 1)
+            order = np.argpartition(rise, self.n - 1 - n_movers)
+            drift = float(rise[order[self.n - 1 - n_movers]])
+            fine = first[rows] - margin >= self.last[rows] + drift
+            movers = order[self.n - n_movers :]
+            movers = movers[rise[movers] > drift]
+            rows = rows[fine] if len(movers) else rows[:0]
+            ok[self.epoch == number] = fine
+            ok[rows] = self._beyond(rows, movers, h, rise, first, margin)
+        return ok
+
+    def _beyond(
+        self, rows: NDArray[np.int64], movers: NDArray[np.int64], h: Floats, rise: Floats, first: Floats, margin: float
+    ) -> NDArray[np.bool_]:
+        """Whether none of the ``movers`` outside a list comes within ``margin`` of the best at each of ``rows``."""
+        out = np.empty(len(rows), bool)
+        y = self.scores.y[torch.from_numpy(movers).to(self.x.device)]
+        high, risen = torch.from_numpy(h[movers]).to(y), torch.from_numpy(rise[movers]).to(y)
+        for start in range(0, len(rows), CHUNK):
+            at = rows[start : start + CHUNK]
+            scores = self.scores.dense(self.x[torch.from_numpy(at).to(y.device)], high, y)
+            near = scores >= torch.from_numpy(first[at] - margin).to(y)[:, None]
+            # A mover that was above the last of the list when it was made is in the list.
+            outside = scores - risen <= torch.from_numpy(self.last[at]).to(y)[:, None]
+            out[start : start + len(at)] = ~(near & outside).any(dim=1).cpu().numpy()
+        return out
+
+    def orphans(self) -> NDArray[np.int64]:
+        """Targets that are in no list."""
+        seen = np.zeros(self.n, bool)
+        seen[self.index[self.epoch >= 0]] = True
+        return np.flatnonzero(~seen)
+
+    def revived(self, h: Floats, dead: NDArray[np.int64]) -> Floats:
+        """Heights with those of the ``dead`` raised until each touches a sample (a c-transform over the samples)."""
+        if len(dead) == 0:
+            return h
+        first, _, _ = self.best(h)
+        h = h.copy()
+        h[dead] = np.maximum(h[dead], self.scores.touching(self.x, torch.from_numpy(first), dead))
+        return h
+
+    # ------------------------------------------------- scores in the lists
+
+    def best(self, h: Floats) -> tuple[Floats, Floats, Labels]:
+        """Best and second best score in each list at ``h``, and the target of the best: three arrays (m,)."""
+        first, second, where = np.empty(self.m), np.empty(self.m), np.empty(self.m, np.int32)
+        _top_two(self.index, self.base, h, first, second, where)
+        return first, second, where
+
+    def gap(self, h: Floats) -> float:
+        """Typical difference of the best and the second best score: the scale below which smoothing is harmless.
+
+        From the median, which the large cells at the rim do not sway; in high dimension it is the mean.
+        """
+        first, second, _ = self.best(h)
+        return float(np.median(first - second)) / math.log(2.0)
+
+    def spread(self, h: Floats) -> float:
+        """Mean difference of the best and the worst score of a list."""
+        first, _, _ = self.best(h)
+        worst = (self.base + h[self.index]).min(axis=1)
+        return float((first - worst).mean())
+
+    def masses(self, h: Floats) -> Floats:
+        """Share of the samples whose best target each one is, shape (n,)."""
+        return np.bincount(self.best(h)[2], minlength=self.n) / self.m
+
+    def soften(self, h: Floats, eps: float) -> float:
+        """Mean of ``eps log sum_j exp(s_ij / eps)``; fills :attr:`prob` with the softmax of each list."""
+        _softmax(self.index, self.base, h, 1.0 / eps, self.prob, self.value)
+        return float(self.value.mean())

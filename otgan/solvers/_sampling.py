@@ -1,0 +1,154 @@
+"""Samples of the source and targets in standardised coordinates: what a sampling solver draws, keeps and counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otgan.potential import Standardization, voronoi_heights
+from otgan.solvers._scores import Scores
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from otgan.solvers.base import Problem
+
+    Floats = NDArray[np.float64]
+
+_CHUNK = 1 << 16
+_LOOKED_AT = 2048
+#: Rounding errors that the gap between a sample's two best scores must be wide for float32 to tell them apart.
+_RESOLVED = 64.0
+
+
+class Stream:
+    """The source as a stream of samples, and the targets, both centred and of unit size.
+
+    Args:
+        problem: source, target and random numbers.
+        device: where samples are made and scored; None for that of the targets.
+        pause: called between chunks; it may raise to end the work.
+
+    Attributes:
+        scores: of the targets.
+        stored: samples that are kept, (m, d), until counting begins.
+        drawn: samples drawn so far.
+    """
+
+    def __init__(self, problem: Problem, device: str | None, pause: Callable[[], None]) -> None:
+        self.problem, self.pause = problem, pause
+        points = problem.target.points
+        self.targets_device = points.device
+        self.device = torch.device(device) if device is not None else points.device
+        self.generator = problem.generator
+        if self.generator.device.type != self.device.type:
+            self.generator = torch.Generator(self.device).manual_seed(problem.generator.initial_seed())
+        self.change = Standardization.of(problem.source, problem.target)
+        self.scores = Scores(self._targets(torch.float32))
+        self.unit = self.change.source_scale * self.change.target_scale
+        zero = torch.zeros(_CHUNK, dtype=torch.float64, device=points.device)
+        self.offset = torch.cat([self.change.heights(zero[: len(part)], part) for part in points.split(_CHUNK)])
+        self.drawn = 0
+        self.kept: list[Tensor] = []
+        self.before = self.generator.get_state()
+        self.latest: Tensor | None = None
+
+    def _targets(self, dtype: torch.dtype) -> Tensor:
+        points = self.problem.target.points
+        out = torch.empty(points.shape, dtype=dtype, device=points.device)
+        for first in range(0, len(points), _CHUNK):
+            out[first : first + _CHUNK] = self.change.target(points[first : first + _CHUNK])
+        return out
+
+    def first_heights(self) -> Floats:
+        """Heights of the Voronoi cells, shape (n,)."""
+        return torch.cat([voronoi_heights(part) for part in self.scores.y.split(_CHUNK)]).cpu().numpy()
+
+    def heights(self, h: Floats) -> Tensor:
+        """Heights of this problem's own units, shape (n,), float64."""
+        return self.unit * torch.from_numpy(h).to(self.targets_device) + self.offset
+
+    # --------------------------------------------------------------- samples
+
+    @property
+    def stored(self) -> Tensor:
+        """Everything drawn by :meth:`draw`."""
+        if len(self.kept) > 1:
+            self.kept = [torch.cat(self.kept)]
+        return self.kept[0]
+
+    def _fresh(self, m: int) -> Tensor:
+        x = self.problem.source.sample(m, generator=self.generator, device=self.device, dtype=torch.float64)
+        self.drawn += m
+        return self.change.source(x).to(self.scores.y.dtype)
+
+    def _chunks(self, m: int) -> list[int]:
+        return [min(_CHUNK, m - at) for at in range(0, m, _CHUNK)]
+
+    def draw(self, m: int) -> Tensor:
+        """Draw ``m`` samples and keep them; returns these, shape (m, d)."""
+        x = torch.cat([self._fresh(size) for size in self._chunks(m)])
+        self.kept.append(x)
+        return x
+
+    def counts(self, m: int, h: Floats) -> Floats:
+        """Cell counts of ``m`` fresh samples at heights ``h``, shape (n,)."""
+        self.kept.clear()
+        total = torch.zeros(self.scores.n, dtype=torch.float64, device=self.device)
+        for size in self._chunks(m):
+            self.latest = self._fresh(size)
+            total += torch.bincount(self.scores.assign(self.latest, h).index, minlength=self.scores.n)
+            self.pause()
+        return total.cpu().numpy()
+
+    def revived(self, h: Floats, dead: NDArray[np.int64]) -> Floats:
+        """Heights with those of the ``dead`` raised until each touches one of the latest samples."""
+        if self.latest is None:
+            return h
+        value = self.scores.assign(self.latest, h).value
+        h = h.copy()
+        h[dead] = np.maximum(h[dead], self.scores.touching(self.latest, value, dead))
+        return h
+
+    def settle_precision(self, h: Floats) -> None:
+        """Go on in float64 where float32 cannot tell a sample's best targets apart: crowds of targets on a line."""
+        if self.scores.n < 2 or self.scores.y.dtype == torch.float64:
+            return
+        best = self.scores.top_k(self.stored[:_LOOKED_AT], h, 2).value.double()
+        size = float(best.abs().mean()) + float(np.abs(h).mean())
+        if float((best[:, 0] - best[:, 1]).mean()) < _RESOLVED * 2.0**-24 * size:
+            self._widen()
+
+    def _widen(self) -> None:
+        count = self.scores.count
+        self.scores = Scores(self._targets(torch.float64))
+        self.scores.count = count
+        self.kept = [x.double() for x in self.kept]
+
+    # ----------------------------------------------------------- checkpoints
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Plain settings and arrays for :meth:`restore`."""
+        settings = {
+            "drawn": self.drawn,
+            "n_scores": self.scores.count,
+            "double": self.scores.y.dtype == torch.float64,
+        }
+        return settings, {"generator": self.generator.get_state().numpy()}
+
+    def restore(self, settings: dict[str, Any], arrays: dict[str, np.ndarray], kept: list[int]) -> None:
+        """Back to a saved state; the samples that were kept, in draws of these sizes, are drawn again."""
+        self.generator.set_state(self.before)
+        for size in kept[:1]:
+            self.draw(size)
+        if settings["double"]:
+            self._widen()
+        for size in kept[1:]:
+            self.draw(size)
+        self.drawn, self.scores.count = settings["drawn"], settings["n_scores"]
+        self.generator.set_state(torch.from_numpy(arrays["generator"]))

@@ -1,0 +1,66 @@
+"""Scores of samples and targets as the sampling solvers see them: one cost, one precision, one count of the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otgan import kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+
+class Scores:
+    """``s_ij = <x_i, y_j> + h_j`` for the targets of one problem, whose maximum over j decides the cell of x_i.
+
+    Heights come as float64 arrays and are rounded to the precision of the targets.
+
+    Args:
+        y: targets, shape (n, d), float32 or float64.
+
+    Attributes:
+        count: scores computed so far.
+    """
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+        self.count = 0
+
+    @property
+    def n(self) -> int:
+        """Number of targets."""
+        return len(self.y)
+
+    def heights(self, h: Floats) -> Tensor:
+        """``h`` as the kernels take it."""
+        return torch.from_numpy(h).to(self.y)
+
+    def assign(self, x: Tensor, h: Floats) -> kernels.Assignment:
+        """Best target of each sample and its score."""
+        self.count += len(x) * self.n
+        return kernels.assign(x, self.y, self.heights(h))
+
+    def top_k(self, x: Tensor, h: Floats, k: int) -> kernels.TopK:
+        """The k best targets of each sample and their scores."""
+        self.count += len(x) * self.n
+        return kernels.top_k(x, self.y, self.heights(h), k)
+
+    def dense(self, x: Tensor, h: Tensor, y: Tensor) -> Tensor:
+        """All scores of ``x`` with some targets ``y`` at their heights ``h``, shape (m, len(y))."""
+        self.count += len(x) * len(y)
+        return torch.addmm(h, x, y.T)
+
+    def touching(self, x: Tensor, value: Tensor, rows: NDArray[np.int64]) -> Floats:
+        """Heights at which the targets ``rows`` just touch ``value``, the potential at the samples: a c-transform.
+
+        ``min_i value_i - <x_i, y_j>`` for each j of ``rows``.
+        """
+        self.count += len(x) * len(rows)
+        y = self.y[torch.from_numpy(rows).to(self.y.device)]
+        return -kernels.assign(y, x, -value.to(x)).value.double().cpu().numpy()
