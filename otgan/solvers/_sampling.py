@@ -82,17 +82,18 @@ class Stream:
             self.kept = [torch.cat(self.kept)]
         return self.kept[0]
 
-    def _fresh(self, m: int) -> Tensor:
+    def _fresh(self, m: int) -> tuple[Tensor, Tensor]:
+        """Samples in their own units, float64, and in the solver's."""
         x = self.problem.source.sample(m, generator=self.generator, device=self.device, dtype=torch.float64)
         self.drawn += m
-        return self.change.source(x).to(self.scores.y.dtype)
+        return x, self.change.source(x).to(self.scores.y.dtype)
 
     def _chunks(self, m: int) -> list[int]:
         return [min(_CHUNK, m - at) for at in range(0, m, _CHUNK)]
 
     def draw(self, m: int) -> Tensor:
         """Draw ``m`` samples and keep them; returns these, shape (m, d)."""
-        x = torch.cat([self._fresh(size) for size in self._chunks(m)])
+        x = torch.cat([self._fresh(size)[1] for size in self._chunks(m)])
         self.kept.append(x)
         return x
 
@@ -101,8 +102,11 @@ class Stream:
         self.kept.clear()
         total = torch.zeros(self.scores.n, dtype=torch.float64, device=self.device)
         for size in self._chunks(m):
-            self.latest = self._fresh(size)
-            total += torch.bincount(self.scores.assign(self.latest, h).index, minlength=self.scores.n)
+            x, self.latest = self._fresh(size)
+            index = self.scores.assign(self.latest, h).index
+            total += torch.bincount(index, minlength=self.scores.n)
+            if self.problem.observer is not None:
+                self.problem.observer(x, index)
             self.pause()
         return total.cpu().numpy()
 

@@ -213,6 +213,9 @@ class Descent:
         damping: of the first step.
         trust: largest change of most heights, in units of the spread of the lists.
         heat: temperature of the first step relative to that of ``smoothing``.
+
+    Attributes:
+        tolerated: share of the lists without a proof that may have lost their best target.
     """
 
     def __init__(
@@ -227,6 +230,7 @@ class Descent:
     ) -> None:
         self.lists, self.h, self.b, self.smoothing = lists, h, b, smoothing
         self.damping, self.trust, self.heat = damping, trust, heat
+        self.tolerated = 0.05
 
     def energy(self, h: Floats, eps: float) -> float:
         """``E(h)`` over the lists as they are."""
@@ -239,21 +243,21 @@ class Descent:
     def step(self) -> Step:
         """One step."""
         lists, b = self.lists, self.b
-        lists.refresh(self.h, 0.0)
+        lists.refresh(self.h, 0.0, self.tolerated)
         dead = lists.orphans()
         if len(dead):
             self.h = lists.revived(self.h, dead)
-            lists.refresh(self.h, 0.0)
+            lists.refresh(self.h, 0.0, self.tolerated)
         eps = self.temperature()
         before = self.energy(self.h, eps)
         hessian = Hessian.of(lists, self.h, eps)
         chi2 = float(((hessian.w - b) ** 2 / b).sum())
         new = self._newton(hessian, before)
-        renewed = lists.refresh(new, 3.0 * eps)
+        renewed = lists.refresh(new, 3.0 * eps, self.tolerated)
         if renewed > 0.0 and self.energy(new, eps) > before:
             # The lists hid where the energy rises. It is convex: a part of the way is better.
             new = 0.75 * self.h + 0.25 * new
-            renewed = max(lists.refresh(new, 3.0 * eps), renewed)
+            renewed = max(lists.refresh(new, 3.0 * eps, self.tolerated), renewed)
             self.trust = max(0.25 * self.trust, 0.01)
             self.damping = min(10.0 * self.damping, 1.0)
         else:

@@ -10,6 +10,7 @@ from otgan.callbacks import State
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from otgan.callbacks import Callback
@@ -19,14 +20,28 @@ if TYPE_CHECKING:
     from otgan.solvers.result import Plan, Status
 
 
+class Observer(Protocol):
+    """Is shown every batch that a sampling solver streams, so that others learn from it at no cost of scores."""
+
+    def __call__(self, x: Tensor, index: Tensor) -> None:
+        """``x`` (m, d): samples of the source in their own units; ``index`` (m,): the power cell of each."""
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Plain settings and arrays, saved with the solver's own at a checkpoint."""
+
+    def restore(self, settings: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+        """Back to what :meth:`state` returned."""
+
+
 @dataclass(frozen=True)
 class Problem:
-    """A source, a target, a stream of random numbers, and where progress is saved, if anywhere."""
+    """A source, a target, a stream of random numbers, where progress is saved and who looks on, if anyone."""
 
     source: Source
     target: DiscreteMeasure
     generator: torch.Generator
     checkpoint: Checkpoint | None = None
+    observer: Observer | None = None
 
     def state(
         self,

@@ -1,0 +1,334 @@
+"""One run of :class:`otgan.solvers.stochastic.StochasticNewton`: its phases, its state, its checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+import torch
+
+from otgan.certificate import chi2_estimate
+from otgan.potential import fix_gauge
+from otgan.solvers._candidates import Candidates
+from otgan.solvers._coarse import Start, coarse_start
+from otgan.solvers._sampling import Stream
+from otgan.solvers._semidual import DAMPING, Descent, Hessian, bounded
+from otgan.solvers.base import Outcome, Problem, Stopwatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from otgan.callbacks import Callback
+    from otgan.solvers.result import Status
+    from otgan.solvers.stochastic import StochasticNewton
+
+    Floats = NDArray[np.float64]
+
+_EXPECTED = 12.0  # samples that a cell should get for its emptiness to mean something: chance e^-12
+_LEAST_STORED, _LEAST_BATCH = 4096, 1024
+_PATIENCE = 20.0  # times (n - 1) / tol samples, after which a run that does not get there ends
+_SLOW = 1.5  # times the statistical limit, above which heights are worth less than the samples they saw
+_WINDOW = 1.5  # chi2 is estimated from the batches since the samples were fewer by this factor
+_ROUGH = 0.7  # roughness of the Hessian from which on samples are better stored than streamed
+_SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
+_STORED_BYTES = 1 << 30  # of the coordinates of stored samples
+_MAX_STEPS = 25  # Newton steps on one set of stored samples
+_WARM = 4.0  # temperature, over that wanted, up to which heights count
+
+
+class _End(Exception):
+    """Ends a run from wherever it is."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status)
+        self.status: Status = status
+
+
+class Run:
+    """State of one solve, in standardised coordinates."""
+
+    def __init__(
+        self, solver: StochasticNewton, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None
+    ) -> None:
+        self.solver, self.problem, self.tol, self.clock, self.callback = solver, problem, tol, clock, callback
+        self.n = n = problem.target.n
+        self.stream = Stream(problem, solver.device, self.pause)
+        self.b = problem.target.weights.double().cpu().numpy()
+        self.start = Start(self.stream.first_heights())
+        self.h = self.start.heights
+        self.phase = "coarse"
+        self.worth = 0.0  # t: independent samples that the heights are worth
+        self.chi2, self.stderr, self.dead = math.inf, 0.0, True
+        self.seen: list[tuple[float, float, float, Floats]] = []  # batches: t, chi2, its error, counts
+        self.n_iter = self.streamed = 0
+        self.descent: Descent | None = None
+        self.best, self.kept, self.settled, self.tried = math.inf, self.h, False, 0  # on the present stored samples
+        self.hessian: Hessian | None = None
+        self.history: list[dict[str, Any]] = []
+        wanted = 1.2 * (n - 1) / tol
+        self.wanted = max(int(wanted), 2 * _LEAST_STORED)
+        if solver.samples_per_target is not None:
+            self.budget = max(int(solver.samples_per_target * n), 1)
+            self.wanted = min(self.wanted, self.budget)
+        else:
+            self.budget = max(int(_PATIENCE * wanted), 100 * _LEAST_STORED)
+        self.room = max(min(solver.max_stored, _STORED_BYTES // (4 * problem.target.dim)), 2)
+        share = min(solver.stored * n, self.wanted / 3)
+        m = max(int(min(max(share, min(_LEAST_STORED, self.budget / 2)), self.room)), 2)
+        self.sizes, self.stage = [max(m // 2, 1), m], 0
+
+    # ------------------------------------------------------------- run
+
+    def run(self) -> Outcome:
+        """All phases."""
+        if self.n == 1:
+            self.chi2, self.dead = 0.0, False
+            return self.outcome("converged")
+        status: Status
+        try:
+            self.restore()
+            status = self.solve()
+        except _End as end:
+            status = end.status
+        except KeyboardInterrupt:
+            status = "interrupted"
+        return self.outcome(status)
+
+    def solve(self) -> Status:
+        """From wherever the run stands."""
+        if self.phase == "coarse":
+            x = self.stream.draw(self.sizes[-1])
+            try:
+                coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
+            finally:
+                self.h = self.start.heights
+            self.tell()
+            self.stream.settle_precision(self.h)
+            self.phase = "stored"
+        if self.phase == "stored":
+            self.stored_phase()
+            self.phase = "streaming"
+            self.save()
+        return self.streaming_phase()
+
+    def stored_phase(self) -> None:
+        """Newton's method on stored samples, the first half of them first; leaves the Hessian for the next phase."""
+        while True:
+            size = self.sizes[self.stage]
+            if self.descent is None:
+                lists = Candidates(self.stream.stored[:size], self.stream.scores, self.solver.k, self.pause)
+                self.descent = Descent(lists, self.h, self.b, self.solver.smoothing)
+            elif self.descent.lists.m < size:
+                self.descent.lists = self.descent.lists.extended(self.stream.stored[:size])
+            self.minimise(self.descent, _SETTLED * min(self.n / size, 1.0))
+            lists = self.descent.lists
+            hollow = np.flatnonzero((lists.masses(self.h) == 0.0) & (size * self.b > _EXPECTED))
+            self.h = self.descent.h = lists.revived(self.h, hollow)
+            self.stage += 1
+            if self.stage < len(self.sizes):
+                continue
+            hessian = Hessian.of(lists, self.h, self.solver.hessian_smoothing * lists.gap(self.h))
+            most = min(int(0.9 * self.wanted), self.room)
+            if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < _ROUGH:
+                self.hessian = hessian
+                return
+            self.stream.draw(most - size)
+            self.sizes.append(most)
+
+    def roughness(self, hessian: Hessian) -> float:
+        """As the Hessian says, which is recorded too."""
+        value = hessian.roughness(self.b, np.random.default_rng(0))
+        self.history.append(self.record(roughness=value))
+        return value
+
+    def minimise(self, descent: Descent, tol: float) -> None:
+        """Newton steps until the soft chi2 on the stored samples is below ``tol`` and the lists proven complete."""
+        while not self.settled and self.tried < _MAX_STEPS:
+            before, heat = descent.h, descent.heat
+            step = descent.step()
+            if heat <= _WARM and step.chi2 < self.best:
+                self.best, self.kept = step.chi2, before
+            self.settled = heat <= _WARM and (step.chi2 < tol and step.renewed < 0.1 or step.chi2 < 0.1 * tol)
+            self.h = descent.h
+            self.tried += 1
+            self.n_iter += 1
+            self.history.append(self.record(stored_chi2=step.chi2, renewed=step.renewed, eps=step.eps))
+            self.tell()
+        if not self.settled and self.best < math.inf:
+            self.h = descent.h = self.kept
+        self.best, self.settled, self.tried = math.inf, False, 0
+
+    def streaming_phase(self) -> Status:
+        """Robbins-Monro with Newton's gain on fresh samples."""
+        hessian = self.hessian
+        assert hessian is not None
+        self.streaming_since = self.clock.seconds
+        stored = self.sizes[-1]
+        damping, reach = DAMPING * self.b / hessian.eps, 2.0 * hessian.eps
+        while self.stream.drawn < self.budget:
+            drawn = self.stream.drawn
+            m = int(max(self.solver.growth * max(self.worth, stored), self.n / 2, _LEAST_BATCH))
+            if drawn < self.wanted:
+                m = min(m, self.wanted - drawn)
+            m = max(min(m, self.budget - drawn), 2)
+            counts = self.stream.counts(m, self.h)
+            estimate, stderr = chi2_estimate(torch.from_numpy(counts), torch.from_numpy(self.b))
+            if self.streamed == 0:
+                known = (self.n - 1) / max(estimate, 1e-12)
+                self.worth = float(min(max(known, 0.5 * stored), 2.0 * stored))
+            self.seen.append((self.worth, estimate, stderr, counts))
+            self.streamed += m
+            self.worth += m
+            self.h = self.h + m / self.worth * bounded(hessian.solve(self.b - counts / m, damping), reach)
+            self.h -= self.b @ self.h
+            self.n_iter += 1
+            self.judge()
+            self.history.append(self.record(batch_chi2=estimate, batch=m))
+            self.tell()
+            if max(self.chi2, 0.0) + self.stderr <= self.tol and not self.dead and self.stream.drawn >= self.wanted:
+                return "converged"
+        return "max_iter"
+
+    def judge(self) -> None:
+        """Chi2 now from the latest batches: each is unbiased for the heights it was counted at, and chi2 ~ 1 / t."""
+        self.seen = [entry for entry in self.seen if entry[0] * _WINDOW >= self.worth] or self.seen[-1:]
+        weight = np.array([1.0 / (t * max(stderr, 1e-12)) ** 2 for t, _, stderr, _ in self.seen])
+        scaled = np.array([t * chi2 for t, chi2, _, _ in self.seen])
+        self.chi2 = float(weight @ scaled / weight.sum() / self.worth)
+        self.stderr = float(weight.sum() ** -0.5 / self.worth)
+        counts = np.sum([entry[3] for entry in self.seen], axis=0)
+        if (self.chi2 - 3.0 * self.stderr) * self.worth > _SLOW * (self.n - 1):
+            # Some errors decay slower than 1 / t (cells in chains): larger steps until they are gone.
+            self.worth = max((self.n - 1) / self.chi2, 0.25 * self.worth, 4.0 * _LEAST_BATCH, 4.0 * self.n)
+            self.seen.clear()
+        empty = (counts == 0) & (counts.sum() * self.b > _EXPECTED)
+        self.dead = bool(empty.any())
+        if self.dead:
+            self.h = self.stream.revived(self.h, np.flatnonzero(empty))
+
+    # ------------------------------------------------------------- parts
+
+    def pause(self) -> None:
+        """Ends the run when its time is up."""
+        if self.clock.expired():
+            raise _End("max_time")
+
+    def record(self, **more: Any) -> dict[str, Any]:
+        """One entry of the history."""
+        return {
+            "n_iter": self.n_iter,
+            "phase": self.phase,
+            "chi2": self.chi2,
+            "chi2_stderr": self.stderr,
+            "n_samples": self.stream.drawn,
+            "seconds": self.clock.seconds,
+            **more,
+        }
+
+    def tell(self) -> None:
+        """Report to the callback, save when due; end where caller, time or the number of steps asks for it."""
+        if self.problem.checkpoint is not None and self.problem.checkpoint.due():
+            self.save()
+        if self.callback is not None:
+            detail: dict[str, Any] = {"phase": self.phase, "samples": self.stream.drawn}
+            if self.phase == "streaming":
+                left = max(self.wanted - self.stream.drawn, 0) / max(self.streamed, 1)
+                detail["seconds_left"] = left * (self.clock.seconds - self.streaming_since)
+            error, heights = self.chi2 + self.stderr, self.stream.heights(self.h)
+            state = self.problem.state(
+                self.solver.name, self.n_iter, error, self.tol, self.clock, self.stream.scores.count, heights, detail
+            )
+            if self.callback(state):
+                self.end("stopped")
+        if self.n_iter >= self.solver.max_iter:
+            self.end("max_iter")
+        if self.clock.expired():
+            self.end("max_time")
+
+    def end(self, status: Status) -> NoReturn:
+        """Save, and end the run here."""
+        self.save()
+        raise _End(status)
+
+    def outcome(self, status: Status) -> Outcome:
+        """What the caller gets."""
+        known = f"chi2 is about {self.chi2:.3g}" if math.isfinite(self.chi2) else "chi2 is not known yet"
+        message = {
+            "converged": f"Chi2 {self.chi2:.3g} is within tol {self.tol:g}.",
+            "max_time": f"max_time ended the run; {known}, tol {self.tol:g}: raise max_time or tol.",
+            "max_iter": f"{self.n_iter} steps and {self.stream.drawn:,} samples were not enough; {known}, tol "
+            f"{self.tol:g}: raise max_iter, samples_per_target or tol.",
+            "stopped": f"A callback asked to stop; {known}.",
+            "interrupted": f"Interrupted; the heights so far are returned, {known}.",
+        }[status]
+        if self.n == 1:
+            message = "There is one target: every map sends everything to it."
+        return Outcome(
+            heights=fix_gauge(self.stream.heights(self.h), self.problem.target.weights.to(self.stream.targets_device)),
+            status=status,
+            message=message,
+            n_iter=self.n_iter,
+            n_scores=self.stream.scores.count,
+            n_samples=self.stream.drawn,
+            history=self.history,
+        )
+
+    # ------------------------------------------------------ checkpoints
+
+    _PLAIN = (
+        *("phase", "worth", "chi2", "stderr", "dead", "n_iter", "streamed", "sizes", "stage", "history"),
+        *("best", "settled", "tried"),
+    )
+
+    def save(self) -> None:
+        """Write everything that the rest of the run depends on."""
+        if self.problem.checkpoint is None or self.phase == "coarse":
+            return
+        state = {name: getattr(self, name) for name in self._PLAIN} | {"seconds": self.clock.seconds}
+        arrays = {"h": self.h, "kept": self.kept}
+        settings, more = self.stream.state()
+        state["stream"], arrays = settings, arrays | more
+        state["seen"] = [list(entry[:3]) for entry in self.seen]
+        arrays["seen"] = np.array([entry[3] for entry in self.seen]).reshape(len(self.seen), self.n)
+        if self.problem.observer is not None:
+            state["observer"], seen = self.problem.observer.state()
+            arrays |= {f"observer.{name}": array for name, array in seen.items()}
+        if self.phase == "streaming" and self.hessian is not None:
+            arrays |= {f"hessian.{name}": getattr(self.hessian, name) for name in ("ptr", "col", "val")}
+            state["eps"] = self.hessian.eps
+        elif self.descent is not None:
+            arrays |= {f"lists.{name}": array for name, array in self.descent.lists.state().items()}
+            state["descent"] = [self.descent.damping, self.descent.trust, self.descent.heat, self.descent.lists.m]
+        self.problem.checkpoint.save(state, arrays)
+
+    def restore(self) -> None:
+        """Go back to where the last save was made, if there is one."""
+        found = self.problem.checkpoint.load() if self.problem.checkpoint is not None else None
+        if found is None:
+            return
+        state, tensors = found
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        for name in self._PLAIN:
+            setattr(self, name, state[name] if state[name] is not None else math.inf)
+        for entry in self.history:  # JSON has no infinity
+            entry["chi2"] = math.inf if entry["chi2"] is None else entry["chi2"]
+        self.clock.earlier = state["seconds"]
+        self.h, self.kept = arrays["h"], arrays["kept"]
+        self.seen = [(*numbers, counts) for numbers, counts in zip(state["seen"], arrays["seen"], strict=True)]
+        draws = [self.sizes[1], *np.diff(self.sizes[1:]).tolist()] if self.phase == "stored" else []
+        self.stream.restore(state["stream"], arrays, draws)
+        if self.problem.observer is not None:
+            self.problem.observer.restore(state["observer"], _under(arrays, "observer."))
+        if self.phase == "streaming":
+            entries = (arrays[f"hessian.{name}"] for name in ("ptr", "col", "val"))
+            self.hessian = Hessian(*entries, self.n, state["eps"])
+        elif "descent" in state:
+            *habits, m = state["descent"]
+            lists = Candidates(self.stream.stored[:m], self.stream.scores, self.solver.k, self.pause)
+            lists.restore(_under(arrays, "lists."))
+            self.descent = Descent(lists, self.h, self.b, self.solver.smoothing, *habits)
+
+
+def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
