@@ -144,6 +144,18 @@ def test_fit_json(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(Path(p).read_bytes().startswith(b"\x89PNG") for p in report["pictures"])
 
 
+def test_fit_goes_on_from_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "codes.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    base = ["fit", str(tmp_path / "codes.npy"), "--tol", "0.05", "--checkpoint", str(tmp_path / "progress"), "--json"]
+    assert main([*base, "--max-iter", "5", "--out", str(tmp_path / "first")]) == 3
+    assert main([*base, "--out", str(tmp_path / "second")]) == 0
+    second = og.load(tmp_path / "second")
+    whole = og.solve(og.Gaussian(5), np.load(tmp_path / "codes.npy"), tol=0.05)
+    assert second.n_samples == whole.n_samples
+    assert np.array_equal(second.potential.heights.numpy(), whole.potential.heights.numpy())
+    capsys.readouterr()
+
+
 def test_fit_default_folder(points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["fit", str(points), "--tol", "0.1", "--no-progress", "--dtype", "float32"]) == 0

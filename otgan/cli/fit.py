@@ -58,6 +58,8 @@ class Fit(Common):
     """Stop after so many seconds, with the best so far."""
     max_iter: Annotated[int | None, optional("COUNT")] = None
     """Stop after so many iterations."""
+    checkpoint: Annotated[Path | None, optional("FOLDER")] = None
+    """Save progress here every minute; a run that was killed goes on from it."""
     weights: Annotated[Path | None, optional("FILE")] = None
     """File of one weight > 0 a point, same formats; uniform when left out."""
     weights_key: Annotated[str | None, optional("NAME")] = None
@@ -98,6 +100,7 @@ class Fit(Common):
                 max_time=self.max_time,
                 max_iter=self.max_iter,
                 progress=self.progress and sys.stderr.isatty(),
+                checkpoint=self.checkpoint,
             )
         except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
             raise UsageError(str(error)) from error
