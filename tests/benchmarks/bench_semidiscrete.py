@@ -53,27 +53,28 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
-    """Trials over the grid, then the best setting at full length; the records go to ``results``."""
+    """Short trials over the grid, longer ones of the best three, then the best at full length; adds to ``results``."""
     from semidiscrete.runs import Recorder, as_record, rank
 
-    def one(setting: dict[str, Any], trial: bool) -> tuple[tuple[float, float], dict[str, Any]]:
-        recorder = (
-            Recorder(problem, method.patience * problem.trial, 4, 20.0) if trial else Recorder(problem, problem.cap)
-        )
+    def one(setting: dict[str, Any], recorder: Recorder, trial: bool = True) -> tuple[float, float]:
         method.run(problem, setting, recorder)
         records.append(as_record(problem, method.name, setting, trial, recorder, method.how))
-        end = recorder.curve[-1]
         shown = ", ".join(f"{name} {value}" for name, value in setting.items()) or "defaults"
-        progress(
-            f"  {method.name}{' trial' if trial else ''}: {shown}: chi2 {end.chi2:.3g} after {end.seconds:.3g} s, "
-            f"{end.samples / problem.n:.0f} n samples, {end.empty} empty"
-        )
-        return rank(recorder.curve), setting
+        end = recorder.curve[-1] if recorder.curve else None
+        said = "not one step" if end is None else f"chi2 {end.chi2:.3g} after {end.seconds:.3g} s, "
+        said += "" if end is None else f"{end.samples / problem.n:.1f} n samples, {end.empty} empty"
+        progress(f"  {method.name}{' trial' if trial else ''}: {shown}: {said}")
+        return rank(recorder.curve)
 
     records: list[dict[str, Any]] = []
-    grid = method.grid(problem)
-    best = min((one(setting, True) for setting in grid), key=lambda found: found[0])[1] if len(grid) > 1 else grid[0]
-    one(best, False)
+    settings = method.grid(problem)
+    for keep, length in ((3, 0.5), (1, 2.0)):
+        if len(settings) > keep:
+            cap = length * method.patience * problem.trial
+            order = [one(setting, Recorder(problem, cap, 4, 20.0, thorough=False)) for setting in settings]
+            settings = [settings[place] for place in sorted(range(len(order)), key=lambda i: order[i])[:keep]]
+    # To measure takes seconds where there are many targets.
+    one(settings[0], Recorder(problem, problem.cap, checkpoints=20 if problem.n <= 20_000 else 12), trial=False)
     results["runs"] += records
 
 

@@ -83,7 +83,8 @@ class Ours:
             certify_samples=1000,
             samples_per_target=50,
         )
-        found: Measured = problem.measure(self._scaled(problem, result.potential.heights), least=50 * problem.n)
+        least = int(2500 * (2 * problem.n) ** 0.5)  # a standard error of 2 %
+        found: Measured = problem.measure(self._scaled(problem, result.potential.heights), least)
         unit = result.n_samples / (problem.n - 1)
         return found.chi2 * unit, found.stderr * unit
 

@@ -42,12 +42,14 @@ class Recorder:
         cap: seconds of the run, measuring not counted.
         checkpoints: how many the run is to have, from ``cap / span`` to ``cap``.
         span: see above.
+        thorough: look for empty cells, which takes many samples, at the end.
     """
 
     problem: Problem
     cap: float
     checkpoints: int = 20
     span: float = 200.0
+    thorough: bool = True
     curve: list[Point] = field(default_factory=list)
     over: bool = False
 
@@ -83,10 +85,12 @@ class Recorder:
         seconds = now - self._start - self._paused if seconds is None else seconds
         last = seconds >= self.cap
         if torch.isfinite(heights).all():
-            found = self.problem.measure(heights)
-            last = last or found.chi2 <= ENOUGH
-            if last and found.samples < 12 * self.problem.n:  # few samples miss cells that are not empty
-                found = self.problem.measure(heights, least=12 * self.problem.n)
+            many = 12 * self.problem.n if self.thorough else 0  # few samples miss cells that are not empty
+            found = self.problem.measure(heights, least=many if last else 0)
+            if not last and found.chi2 <= ENOUGH:
+                last = True
+                if found.samples < many:
+                    found = self.problem.measure(heights, least=many)
             self.curve.append(Point(seconds, samples, found.chi2, found.stderr, found.empty))
         else:
             self.curve.append(Point(seconds, samples, math.inf, 0.0, self.problem.n))
