@@ -109,7 +109,9 @@ def run(args: argparse.Namespace, results: dict[str, Any]) -> None:
             sys.exit(f"bench_semidiscrete: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
     if results["runs"] and results.get("quick", args.quick) != args.quick:
         sys.exit(f"bench_semidiscrete: {args.out} holds results of the other size: choose another --out.")
-    results |= {"quick": args.quick, "machine": machine(args.threads)}
+    now = machine(args.threads)  # an interrupted benchmark may go on without a peer that it had
+    now["versions"] = results["machine"].get("versions", {}) | now["versions"]
+    results |= {"quick": args.quick, "machine": now}
     for key, method in list(methods.items()):
         if (args.methods and key not in args.methods) or (why := method.missing()):
             if not args.methods or key in args.methods:
