@@ -53,7 +53,10 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
-    """Short trials over the grid, longer ones of the best three, then the best at full length; adds to ``results``."""
+    """Short trials over the grid, longer ones of the best, then the best at full length; adds to ``results``.
+
+    Where early trials mislead about the batch, each size has its own.
+    """
     from semidiscrete.runs import Recorder, as_record, rank
 
     def one(setting: dict[str, Any], recorder: Recorder, trial: bool = True) -> tuple[float, float]:
@@ -67,14 +70,18 @@ def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
         return rank(recorder.curve)
 
     records: list[dict[str, Any]] = []
-    settings = method.grid(problem)
-    for keep, length in ((3, 0.5), (1, 2.0)):
-        if len(settings) > keep:
-            cap = length * method.patience * problem.trial
-            order = [one(setting, Recorder(problem, cap, 4, 20.0, thorough=False)) for setting in settings]
-            settings = [settings[place] for place in sorted(range(len(order)), key=lambda i: order[i])[:keep]]
-    # To measure takes seconds where there are many targets.
-    one(settings[0], Recorder(problem, problem.cap, checkpoints=20 if problem.n <= 20_000 else 12), trial=False)
+    grid = method.grid(problem)
+    parts = (
+        [[s for s in grid if s["batch"] == size] for size in {s["batch"]: 0 for s in grid}] if method.parts else [grid]
+    )
+    for settings in parts:
+        for keep, length in ((3 if len(parts) == 1 else 2, 0.5), (1, 2.0)):
+            if len(settings) > keep:
+                cap = length * method.patience * problem.trial
+                order = [one(setting, Recorder(problem, cap, 4, 20.0, thorough=False)) for setting in settings]
+                settings = [settings[place] for place in sorted(range(len(order)), key=order.__getitem__)[:keep]]
+        # To measure takes seconds where there are many targets.
+        one(settings[0], Recorder(problem, problem.cap, checkpoints=20 if problem.n <= 20_000 else 12), trial=False)
     results["runs"] += records
 
 

@@ -30,6 +30,9 @@ class Ott:
     how: str
     settings: tuple[dict[str, Any], ...]
     patience: float = 1.0
+    parts: bool = (
+        True  # its average has a fixed length in steps: small batches lead at first, and stay above large ones
+    )
 
     def missing(self) -> str | None:
         """Why it cannot run."""

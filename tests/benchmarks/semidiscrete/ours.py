@@ -34,6 +34,7 @@ class Ours:
     how: str
     settings: tuple[dict[str, Any], ...] = ({},)
     patience: float = 1.0  # lengthens the trials
+    parts: bool = False  # whether each batch size gets trials and a full run of its own
 
     def missing(self) -> str | None:
         """It is here."""

@@ -35,6 +35,7 @@ class Pot:
     how: str
     settings: tuple[dict[str, Any], ...]
     patience: float = 1.0
+    parts: bool = False
 
     def missing(self) -> str | None:
         """Why it cannot run."""

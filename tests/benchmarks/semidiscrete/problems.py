@@ -152,7 +152,7 @@ _ALL: dict[str, tuple[Callable[[int], NDArray[np.float64] | None], bool, float, 
     "clusters-gauss-10000": (lambda k: clusters(10_000 // k, 32), True, 40.0, 3.0),
     "slabs-10": (lambda k: slabs(1000 // k, 10), False, 15.0, 1.5),
     "slabs-1000": (lambda k: slabs(1000 // k, 1000), False, 20.0, 2.0),
-    "mnist": (lambda k: mnist(60_000 // k), True, 130.0, 4.0),
+    "mnist": (lambda k: mnist(60_000 // k), True, 110.0, 4.0),
 }
 NAMES = tuple(_ALL)
 SMALLER = 10  # of the quick version: so many times fewer targets, twice as many times fewer seconds
