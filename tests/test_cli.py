@@ -21,7 +21,7 @@ from otgan.cli import main
 from otgan.cli.common import Common, plain
 
 CLI = Path(__file__).resolve().parents[1] / "otgan" / "cli"
-COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "doctor")
+COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "bench", "doctor")
 CERTIFICATE = {"chi2", "chi2_stderr", "l1", "max_ratio", "empty_cells", "w2_lower", "w2_upper", "n_samples", "exact"}
 
 
