@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Problem:
-    """A source, a target and a stream of random numbers."""
+    """A source, a target, a stream of random numbers, and the exponent of the cost ``|x - y|^p / p``."""
 
     source: Source
     target: DiscreteMeasure
     generator: torch.Generator
+    p: float = 2.0
 
     def state(
         self,
@@ -60,7 +61,10 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a solver hands to :func:`otgan.solve`: heights in the problem's own units, shape (n,), float64."""
+    """What a solver hands to :func:`otgan.solve`: heights in the problem's own units, shape (n,), float64.
+
+    For p != 2 the heights are the dual values psi_i of the scores ``psi_i - |x - y_i|^p / p``.
+    """
 
     heights: Tensor
     status: Status
@@ -77,7 +81,10 @@ class Outcome:
 
 
 class Solver(Protocol):
-    """A frozen dataclass of settings, called on a problem."""
+    """A frozen dataclass of settings, called on a problem.
+
+    One with a class attribute ``any_cost = True`` heeds ``problem.p``; others are given problems with p = 2 only.
+    """
 
     @property
     def name(self) -> str:
