@@ -17,7 +17,7 @@ GPU_TARGETS = 8192
 """Targets per block on a GPU; as many samples as the memory budget holds."""
 DIRECT_DIM = 8
 """Dimension up to which squared distances are summed coordinate by coordinate: a matrix product is no faster there."""
-NEAR = 1 / 8
+NEAR = 1 / 16
 """A squared distance below this part of ``|x|^2 + |y|^2`` has lost digits in a matrix product, and is summed again."""
 
 

@@ -161,7 +161,7 @@ def test_near_pairs_are_summed_again(share):
         for cols, scores in found.score_blocks(samples):
             exact = distances(x[rows], y)[:, cols][:, : scores.shape[1]] ** 2
             error = (-2 * scores.double()[:, : exact.shape[1]] - exact).abs() / exact.clamp_min(1e-30)
-            assert float(error.max()) < 4e-6
+            assert float(error.max()) < 6e-6
 
 
 @pytest.mark.parametrize("p", [1.25, 1.5, 3.0])
