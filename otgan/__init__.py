@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otgan import kernels, plot
     from otgan.certificate import Certificate, certify
+    from otgan.cost_potential import KantorovichPotential
     from otgan.loading import load
     from otgan.measures import (
         DiscreteMeasure,
@@ -44,6 +45,7 @@ _HOME = {
     "Empirical": "measures",
     "Gaussian": "measures",
     "GridDensity": "measures",
+    "KantorovichPotential": "cost_potential",
     "Quantization": "solvers",
     "Result": "solvers",
     "Source": "measures",
@@ -66,6 +68,7 @@ __all__ = [
     "Empirical",
     "Gaussian",
     "GridDensity",
+    "KantorovichPotential",
     "Quantization",
     "Result",
     "Source",
