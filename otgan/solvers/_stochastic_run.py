@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import torch
 
+from otgan._threads import one_thread
 from otgan.certificate import chi2_estimate
 from otgan.potential import fix_gauge
 from otgan.solvers._candidates import Candidates
@@ -34,6 +35,7 @@ _ROUGH = 0.7  # roughness of the Hessian from which on samples are better stored
 _SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
 _MAX_STEPS = 25  # Newton steps on one set of stored samples
+_SMALL = 4096  # targets up to which one thread does
 _WARM = 4.0  # temperature, over that wanted, up to which heights count
 
 
@@ -87,8 +89,9 @@ class Run:
             return self.outcome("converged")
         status: Status
         try:
-            self.restore()
-            status = self.solve()
+            with one_thread(self.n <= _SMALL):
+                self.restore()
+                status = self.solve()
         except _End as end:
             status = end.status
         except KeyboardInterrupt:
@@ -100,7 +103,8 @@ class Run:
         if self.phase == "coarse":
             x = self.stream.draw(self.sizes[-1])
             try:
-                coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
+                with one_thread():
+                    coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
             finally:
                 self.h = self.start.heights
             self.tell()
