@@ -200,7 +200,7 @@ def _named(
         elif p == 2.0 and has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
             method = "newton"
             reason = f"Picked Newton on exact cells: they are known for {source!r}."
-        elif source.dim == 1:
+        elif source.dim == 1 and p != 2.0:
             method = "adam"
             reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source on the line."
         else:
