@@ -29,10 +29,12 @@ import torch
 from torch import Tensor
 
 LEAST_WORK = 8192
-"""Scores per point (sample or target) below which the plain loops are over before the points are sorted."""
-SUBSAMPLE = 2048
+"""Scores per point (sample or target) below which the plain loops are over before the points are sorted ..."""
+DOUBTFUL = range(3, 8)
+"""... and below twice which, in these dimensions, to look whether pruning pays costs more than it may bring."""
+SUBSAMPLE = 1024
 """Samples and targets that the first estimate looks at."""
-BOXES = 12
+BOXES = 8
 """Boxes that it tries."""
 PROMISING = 0.12
 """Share of targets left by these boxes at which pruning is not begun."""
@@ -193,9 +195,9 @@ def assign(x: Tensor, y: Tensor, h: Tensor, plain: Plain, over: Over) -> tuple[T
         plain: the plain :func:`assign`, for samples in chunks that gave up.
         over: calls a function on each item of a range, on several threads.
     """
-    m, n = len(x), len(y)
+    (m, d), n = x.shape, len(y)
     per_point = m * n / (m + n) * (x.element_size() / 4) * (64 / tree().VECTOR_BYTES)
-    if per_point < LEAST_WORK:
+    if per_point < LEAST_WORK * (2 if d in DOUBTFUL else 1):
         return None
     frame = find_frame(x, y)
     if len(frame.scale) > MAX_RANK:

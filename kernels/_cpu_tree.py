@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 TRIED = 8
-"""Tiles after which the work is looked at."""
+"""Leaves after which the work is looked at."""
 TEST = 16.0
 """A test of a panel costs as much as its scores at this many samples."""
 STREAMED = 256
@@ -309,7 +309,7 @@ def prune_chunk(
         perm: index of each target in the panels, padding included.
         least: lowest index in each panel.
         width: points per tile.
-        tally: tiles treated by all chunks so far, their work and the panels that they visited; increased. The work of
+        tally: leaves treated by all chunks so far, their work and the panels that they visited; increased. The work of
             a chunk is doubted sooner if that of the others was too much; nothing else depends on it.
         index: receives the indices, (m,) int64.
         value: receives the scores, (m,).
@@ -334,7 +334,7 @@ def prune_chunk(
     keys, spare = np.empty(last - first, np.int64), np.empty(last - first, z.dtype)
     place, row, xt = np.zeros(3 * q, z.dtype), np.empty(PANEL, z.dtype), np.empty(width * d, x.dtype)
     high, where, at = np.empty(width, x.dtype), np.empty(width, np.int32), np.empty(width, np.int32)
-    tiles, work, streamed = 0, 0.0, 1 + d / STREAMED
+    leaves, work, streamed = 0, 0.0, 1 + d / STREAMED
     while held:
         held -= 1
         start, stop, own = stack[held, 0], stack[held, 1], stack[held, 2]
@@ -359,7 +359,7 @@ def prune_chunk(
                             panel_scores(place, 0, 1, yr, p * stride, q, row)
                             for j in range(PANEL):
                                 if row[j] > best:
-                                    best, b, lane = row[j], p, np.int64(j)
+                                    best, b, lane = row[j], int(p), j
             for k in range(q):
                 place[2 * q + k] = yr[b * stride + (k + 1) * PANEL + lane]
             level, kept, own = best - slack, 0, base + length
@@ -372,18 +372,20 @@ def prune_chunk(
             spent += TEST * length / (stop - start)
         else:
             gain = min(1.0, 2 * gain)
-        if stop - start <= width:
-            _tile(
-                x, order, start, stop, yp, lists, own, own + kept, perm, least, width, xt, high, where, at, index, value
-            )
-            tiles += 1
+        if stop - start <= max(width, PANEL):
+            for tile in range(start, stop, width):
+                _tile(
+                    x, order, tile, min(tile + width, stop), yp, lists, own, own + kept, perm, least, width, xt, high,
+                    where, at, index, value,
+                )  # fmt: skip
+            leaves += 1
             cost = spent + kept * streamed
             work += cost
             others = tally[0] >= TRIED and tally[1] > GIVE_UP * tally[0] * panels
             tally[0] += 1
             tally[1] += cost
             tally[2] += kept
-            if (tiles >= TRIED or others) and work > GIVE_UP * tiles * panels:
+            if (leaves >= TRIED or others) and work > GIVE_UP * leaves * panels:
                 return stop
             continue
         middle = halve(z, order, start, stop, axis, keys, spare)

@@ -239,10 +239,11 @@ def pruning(args: argparse.Namespace) -> None:
         seen.append(self)
         return run(self, *arguments)
 
-    def timed(x: Tensor, y: Tensor, h: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    def timed(x: Tensor, y: Tensor, h: Tensor, least: float) -> kernels.Assignment:
         _cpu_pruned.LEAST_WORK = least  # type: ignore[assignment]
         try:
-            return cpu.assign(x, y, h)
+            with kernels.use(cpu.NAME):
+                return kernels.assign(x, y, h)
         finally:
             _cpu_pruned.LEAST_WORK = threshold
 
@@ -250,7 +251,6 @@ def pruning(args: argparse.Namespace) -> None:
     try:
         for kind, size, d in itertools.product(args.scenes, args.sizes, args.dims):
             x, y = (points.to(dtype) for points in scene(kind, *sizes(size), d))
-            y = y - y.mean(0) if kind != "slab" else y - 0.5
             h = -(y**2).sum(1) / 2
             seen.clear()
             runs = {"without": partial(timed, x, y, h, math.inf), "with": partial(timed, x, y, h, threshold)}
