@@ -15,7 +15,8 @@ axes, if the targets span a subspace: the choice depends on the projection of x 
 targets spread equally along each axis.
 
 Where it pays is found out: first from the surviving share on a few boxes of a subsample, then in each chunk of samples
-from its first tiles.
+from its first tiles. Small arrays are left to NumPy: next to busy cores, torch's threads wait for each other longer
+than all of this takes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,38 +104,40 @@ def _strided(points: Tensor, count: int) -> Tensor:
     return points[:: max(1, len(points) // count)]
 
 
-def _eigen(gram: Tensor) -> tuple[Tensor, Tensor]:
+def _eigen(gram: Any) -> tuple[Any, Any]:
     """Eigenvalues and vectors; those of the identity if entries overflowed."""
-    return torch.linalg.eigh(gram if bool(torch.isfinite(gram).all()) else torch.eye(len(gram), dtype=gram.dtype))
+    return np.linalg.eigh(gram if np.isfinite(gram).all() else np.eye(len(gram)))
 
 
 def find_frame(x: Tensor, y: Tensor) -> Frame:
     """The frame for these samples and targets, from subsamples; only the residual looks at all targets."""
-    few_x, few_y = _strided(x, SUBSAMPLE).double(), _strided(y, SUBSAMPLE).double()
+    few_x, few_y = (_strided(points, SUBSAMPLE).numpy().astype(np.float64) for points in (x, y))
     x_mean, y_mean = few_x.mean(0), few_y.mean(0)
     few_x, few_y, d = few_x - x_mean, few_y - y_mean, x.shape[1]
     axes, residual = None, 0.0
-    if 1 < d <= MAX_RANK:
-        variances, vectors = _eigen(few_y.T @ few_y)
-        if float(variances[0]) < ANISOTROPIC * float(variances[-1]):
-            axes = vectors[:, variances > 1e-13 * variances[-1]]
-    elif d > MAX_RANK:
-        probe = _strided(few_y, PROBED)
-        variances, vectors = _eigen(probe @ probe.T)
-        kept = variances > 1e-10 * variances[-1].clamp_min(1e-300)
-        if 0 < int(kept.sum()) <= MAX_RANK:
-            axes = torch.linalg.qr(probe.T @ vectors[:, kept])[0]
-    if axes is not None and axes.shape[1] < d:
-        z = y.double() - y_mean
-        residual = float((z - (z @ axes) @ axes.T).norm(dim=1).max())
-        if residual > 1e-4 * float(few_y.norm(dim=1).max()):
-            axes, residual = None, 0.0
-    if axes is not None:
-        few_x, few_y = few_x @ axes, few_y @ axes
-    spread_x, spread_y = few_x.square().mean(0).sqrt(), few_y.square().mean(0).sqrt()
-    scale = (spread_y / spread_x).sqrt()
-    scale[~(torch.isfinite(scale) & (scale > 0))] = 1.0
-    return Frame(x_mean, y_mean, axes, scale, residual)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if 1 < d <= MAX_RANK:
+            variances, vectors = _eigen(few_y.T @ few_y)
+            if variances[0] < ANISOTROPIC * variances[-1]:
+                axes = vectors[:, variances > 1e-13 * variances[-1]]
+        elif d > MAX_RANK:
+            probe = few_y[:: max(1, len(few_y) // PROBED)]
+            variances, vectors = _eigen(probe @ probe.T)
+            kept = variances > 1e-10 * max(variances[-1], 1e-300)
+            if 0 < kept.sum() <= MAX_RANK:
+                axes = np.linalg.qr(probe.T @ vectors[:, kept])[0]
+        if axes is not None and axes.shape[1] < d:
+            z = y.double() - torch.from_numpy(y_mean)
+            basis = torch.from_numpy(axes.copy())
+            residual = float((z - (z @ basis) @ basis.T).norm(dim=1).max())
+            if not residual <= 1e-4 * np.linalg.norm(few_y, axis=1).max():
+                axes, residual = None, 0.0
+        if axes is not None:
+            few_x, few_y = few_x @ axes, few_y @ axes
+        scale = np.sqrt(np.sqrt((few_y**2).mean(0) / (few_x**2).mean(0)))
+    scale[~(np.isfinite(scale) & (scale > 0))] = 1.0
+    found = None if axes is None else torch.from_numpy(axes.copy())
+    return Frame(torch.from_numpy(x_mean), torch.from_numpy(y_mean), found, torch.from_numpy(scale), residual)
 
 
 def _largest(z: Tensor) -> Tensor:
@@ -160,14 +164,14 @@ def rounding(x: Tensor, y: Tensor, h: Tensor, z: Tensor, t: Tensor, g: Tensor, f
     d, q = x.shape[1], len(z)
     eps, fine = torch.finfo(x.dtype).eps, torch.finfo(torch.float64).eps
     top_z, top_t = _largest(z), _largest(t)
-    framed = float(g.abs().max()) + 4 * float(top_z @ top_t)
+    framed = float(_largest(g[None])) + 4 * float(top_z @ top_t)
     if not max(float(top_z.max()), float(top_t.max()), framed) < torch.finfo(x.dtype).max / 64:
         return math.inf
     if frame.axes is None:  # |x_k| <= |mean_k| + |x_k - mean_k|
         top_x, top_y = frame.x_mean.abs() + top_z / frame.scale, frame.y_mean.abs() + top_t * frame.scale
     else:
         top_x, top_y = x.abs().amax(0).double(), y.abs().amax(0).double()
-    plain = float(h.abs().max()) + float(top_x @ top_y)
+    plain = float(_largest(h[None])) + float(top_x @ top_y)
     far_x, far_y = (top_x + frame.x_mean.abs()).norm(), (top_y + frame.y_mean.abs()).norm()
     far = float(far_x * far_y)
     total = 2.1 * (d + 3) * eps * plain + (4 * q + 24) * eps * framed + 16 * d * math.sqrt(d) * fine * far
@@ -246,7 +250,7 @@ class Pruned:
     ) -> None:
         loops, n = tree(), len(y)
         self.x, self.over, self.slack = x, over, z.numpy().dtype.type(slack)
-        order = torch.arange(n)
+        order = torch.from_numpy(np.arange(n))
         parts = _halves(t, order, ORDERED)
         over(lambda i: loops.order_points(t.numpy(), order.numpy(), *parts[i]), range(len(parts)))
         self.number = -(-n // loops.PANEL)
@@ -255,11 +259,11 @@ class Pruned:
         pad = self.panels.dtype.type(-math.inf)
         loops.pack_gathered(y.numpy(), h.numpy(), order.numpy(), pad, self.panels)
         loops.pack_ordered(t.numpy(), g.numpy(), order.numpy(), pad, self.bounds)
-        self.perm = torch.full((self.number * loops.PANEL,), 2**31 - 1, dtype=torch.int32)
-        self.perm[:n] = order
-        self.least = self.perm.view(-1, loops.PANEL).amin(1)
+        self.perm = np.full(self.number * loops.PANEL, 2**31 - 1, np.int32)
+        self.perm[:n] = order.numpy()
+        self.least = self.perm.reshape(-1, loops.PANEL).min(1)
         self.z = z
-        self.order = torch.arange(len(x))
+        self.order = torch.from_numpy(np.arange(len(x)))
         self.visited = 1.0
         """Share of the panels that the pruned tiles visited."""
         self.left = len(x)
@@ -278,7 +282,7 @@ class Pruned:
             first, last = pieces[i]
             end = loops.prune_chunk(
                 x.numpy(), self.z.numpy(), self.order.numpy(), first, last, self.panels, self.bounds, self.number,
-                self.slack, self.perm.numpy(), self.least.numpy(), width, tally.numpy(), index.numpy(), value.numpy(),
+                self.slack, self.perm, self.least, width, tally.numpy(), index.numpy(), value.numpy(),
             )  # fmt: skip
             rest[i] = end, last
 

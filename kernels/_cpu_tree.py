@@ -355,11 +355,11 @@ def prune_chunk(
                 if mask:
                     for g in range(min(GROUP, base + length - i)):
                         if mask >> g & 1:
-                            p = np.int64(lists[i + g])
-                            panel_scores(place, 0, 1, yr, p * stride, q, row)
+                            panel = np.int64(lists[i + g])
+                            panel_scores(place, 0, 1, yr, panel * stride, q, row)
                             for j in range(PANEL):
                                 if row[j] > best:
-                                    best, b, lane = row[j], int(p), j
+                                    best, b, lane = row[j], panel, np.int64(j)
             for k in range(q):
                 place[2 * q + k] = yr[b * stride + (k + 1) * PANEL + lane]
             level, kept, own = best - slack, 0, base + length
