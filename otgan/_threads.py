@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -33,8 +34,9 @@ def loop_threads(entries: int) -> Iterator[None]:
     """Threads of Numba's parallel loops inside the block: one for few ``entries``, else those of torch."""
     import numba
 
+    settings: Any = numba.config
     before = numba.get_num_threads()
-    wanted = 1 if entries < _SMALL else min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    wanted = 1 if entries < _SMALL else min(torch.get_num_threads(), settings.NUMBA_NUM_THREADS)
     if wanted == before:
         yield
         return

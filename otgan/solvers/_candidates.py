@@ -31,6 +31,8 @@ CUT = -12.0
 CHUNK = 1 << 15
 #: Targets whose heights rose most are compared with every sample one by one, one in this many.
 MOVERS = 32
+#: Scores of such targets that are in memory at a time.
+BLOCK = 1 << 23
 #: Lists without a proof that are looked up to see whether the others need it.
 PROBE = 1024
 
@@ -89,8 +91,8 @@ class Candidates:
         m = len(x)
         kind = np.float32 if x.dtype == torch.float32 else np.float64
         self.index = np.zeros((m, self.k), np.int32)
-        self.base = np.zeros((m, self.k), kind)
-        self.last = np.full(m, np.inf, kind)
+        self.base: Reals = np.zeros((m, self.k), kind)
+        self.last: Reals = np.full(m, np.inf, kind)
         self.epoch = np.full(m, -1, np.int32)
         self.references: list[Floats] = []
         self.probed = 0
@@ -183,7 +185,7 @@ class Candidates:
             n_movers = max(self.n // MOVERS, 1)
             order = np.argpartition(rise, self.n - 1 - n_movers)
             drift = float(rise[order[self.n - 1 - n_movers]])
-            fine = first[rows] - margin >= self.last[rows] + drift
+            fine = first[rows] - margin - drift >= self.last[rows]
             movers = order[self.n - n_movers :]
             movers = movers[rise[movers] > drift]
             rows = rows[fine] if len(movers) else rows[:0]
@@ -198,8 +200,9 @@ class Candidates:
         out = np.empty(len(rows), bool)
         y = self.scores.rows(movers, self.x.device)
         high, risen = torch.from_numpy(h[movers]).to(y), torch.from_numpy(rise[movers]).to(y)
-        for start in range(0, len(rows), CHUNK):
-            at = rows[start : start + CHUNK]
+        size = max(min(CHUNK, BLOCK // len(movers)), 1)
+        for start in range(0, len(rows), size):
+            at = rows[start : start + size]
             scores = self.scores.dense(self.x[torch.from_numpy(at).to(y.device)], high, y)
             near = scores >= torch.from_numpy(first[at] - margin).to(y)[:, None]
             # A mover that was above the last of the list when it was made is in the list.

@@ -244,10 +244,10 @@ def moments(points: Tensor, weight: Floats, label: Indices, count: int) -> tuple
     """Mass, centroid and variance ``E|z - centroid|^2`` of each label: (G,), (G, d), (G,)."""
     from scipy.sparse import csr_array
 
-    mass = np.bincount(label, weight, minlength=count)
+    mass = np.bincount(label, weight, minlength=count).astype(np.float64)
     total = np.zeros((count, points.shape[1]))
     for rows, z in pieces(points):
-        total += csr_array((weight[rows], (label[rows], np.arange(len(z)))), shape=(count, len(z))) @ z
+        total += np.asarray(csr_array((weight[rows], (label[rows], np.arange(len(z)))), shape=(count, len(z))) @ z)
     centroid = total / np.where(mass > 0.0, mass, 1.0)[:, None]
     square = np.zeros(count)
     for rows, z in pieces(points):

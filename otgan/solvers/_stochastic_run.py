@@ -384,8 +384,8 @@ class Run:
         if self.problem.observer is not None:
             self.problem.observer.restore(state["observer"], _under(arrays, "observer."))
         if self.phase == "streaming":
-            entries = (arrays[f"hessian.{name}"] for name in ("ptr", "col", "val"))
-            self.hessian = Hessian(*entries, self.n, state["eps"])
+            ptr, col, val = (arrays[f"hessian.{name}"] for name in ("ptr", "col", "val"))
+            self.hessian = Hessian(ptr, col, val, self.n, state["eps"])
         elif "descent" in state:
             *habits, m = state["descent"]
             lists = Candidates(self.stream.stored[:m], self.stream.scores, self.solver.k, self.pause)
