@@ -226,7 +226,10 @@ class Run:
         stored = self.sizes[-1]
         # From few samples a target the Hessian is mostly noise: it is mixed with its mean diagonal.
         few = max(self.n / stored - _ENOUGH, 0.0)
-        damping = (DAMPING + few * hessian.eps * float(hessian.diagonal.sum())) * self.b / hessian.eps
+        typical = float(hessian.diagonal.sum()) * self.b
+        damping = DAMPING * self.b / hessian.eps + few * typical
+        # A cell that the stored samples hardly met would otherwise swing between empty and too large.
+        damping += np.maximum(0.5 * typical - hessian.diagonal, 0.0)
         reach = 2.0 * hessian.eps
         while self.stream.drawn < self.budget:
             drawn = self.stream.drawn
