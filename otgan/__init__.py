@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otgan import kernels, plot
     from otgan.certificate import Certificate, certify
+    from otgan.generators import fit_generator
     from otgan.loading import load
     from otgan.measures import (
         DiscreteMeasure,
@@ -53,6 +54,7 @@ _HOME = {
     "UniformBox": "measures",
     "UniformPolytope": "measures",
     "certify": "certificate",
+    "fit_generator": "generators",
     "kernels": "",
     "load": "loading",
     "plot": "",
@@ -76,6 +78,7 @@ __all__ = [
     "UniformBox",
     "UniformPolytope",
     "certify",
+    "fit_generator",
     "kernels",
     "load",
     "plot",
