@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otgan import kernels, plot
     from otgan.certificate import Certificate, certify
+    from otgan.generators import fit_generator
     from otgan.loading import load
     from otgan.measures import (
         DiscreteMeasure,
         Empirical,
         Gaussian,
+        GaussianMixture,
         GridDensity,
         Source,
         UniformBall,
@@ -43,6 +45,7 @@ _HOME = {
     "DiscreteMeasure": "measures",
     "Empirical": "measures",
     "Gaussian": "measures",
+    "GaussianMixture": "measures",
     "GridDensity": "measures",
     "Quantization": "solvers",
     "Result": "solvers",
@@ -51,6 +54,7 @@ _HOME = {
     "UniformBox": "measures",
     "UniformPolytope": "measures",
     "certify": "certificate",
+    "fit_generator": "generators",
     "kernels": "",
     "load": "loading",
     "plot": "",
@@ -65,6 +69,7 @@ __all__ = [
     "DiscreteMeasure",
     "Empirical",
     "Gaussian",
+    "GaussianMixture",
     "GridDensity",
     "Quantization",
     "Result",
@@ -73,6 +78,7 @@ __all__ = [
     "UniformBox",
     "UniformPolytope",
     "certify",
+    "fit_generator",
     "kernels",
     "load",
     "plot",

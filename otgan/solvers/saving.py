@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-import otgan.measures
 from otgan import io
 from otgan.certificate import Certificate
-from otgan.measures import DiscreteMeasure, Source
+from otgan.measures import DiscreteMeasure
+from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
 from otgan.solvers.result import Plan, Result
 
@@ -30,25 +30,13 @@ _PLAIN = {
     "history": "list",
     "value": "float | None",
 }
-_SOURCES = {
-    name: item
-    for name, item in vars(otgan.measures).items()
-    if isinstance(item, type) and issubclass(item, Source) and item is not Source
-}
 
 
 def save_result(result: Result, path: str | Path) -> Path:
     """Write ``result`` into the folder ``path``."""
     config: dict[str, Any] = {name: getattr(result, name) for name in _PLAIN}
     config["certificate"] = result.certificate.to_dict()
-    if _SOURCES.get(type(result.source).__name__) is not type(result.source):
-        known = ", ".join(sorted(_SOURCES))
-        raise TypeError(
-            f"A {type(result.source).__name__} source cannot be read back and is not saved; known are {known}."
-        )
-    settings, source = result.source.state()
-    config["source"] = {"class": type(result.source).__name__, **settings}
-    tensors: dict[str, Tensor] = {f"source.{name}": t for name, t in source.items()}
+    config["source"], tensors = pack_source(result.source)
     tensors |= {f"potential.{name}": t for name, t in result.potential.state_dict().items()}
     tensors["target.index"] = result.target.index
     for name in ("masses", "centroids"):
@@ -68,11 +56,7 @@ def save_result(result: Result, path: str | Path) -> Path:
 
 @io.register("Result")
 def _load_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
-    settings = dict(config["source"])
-    name = settings.pop("class")
-    if name not in _SOURCES:
-        raise ValueError(f"unknown source {name!r}")
-    source = _SOURCES[name].from_state(settings, _under(tensors, "source."))
+    source = unpack_source(config["source"], tensors)
     state = _under(tensors, "potential.")
     potential = BrenierPotential(**state)
     target = DiscreteMeasure(state["points"], state["weights"])

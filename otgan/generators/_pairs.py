@@ -1,0 +1,94 @@
+"""Regression pairs (x, T_h(x)) for a generator, with some targets held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from otgan.generators.networks import Coordinates
+
+if TYPE_CHECKING:
+    from otgan.measures import Source
+    from otgan.potential import BrenierPotential
+
+_PER_TARGET, _FEWEST, _MOST = 8, 1 << 16, 1 << 19
+_NUMBERS = 1 << 26  # coordinates of all pairs, which bounds the memory
+_HELD_OUT = 2048  # pairs that are measured, one a target
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Source points z and numbers i of their targets t_i, in coordinates of equal covariance, float32.
+
+    Attributes:
+        coordinates: from x, y to z, t.
+        z: (m, d).
+        index: (m,).
+        held_z: (k, d), in cells of targets that ``index`` never names.
+        held_index: (k,), each target once.
+        targets: t_i, (n, d).
+        start: mean of the source points of each cell, (n, d): where conjugates start.
+    """
+
+    coordinates: Coordinates
+    z: Tensor
+    index: Tensor
+    held_z: Tensor
+    held_index: Tensor
+    targets: Tensor
+    start: Tensor
+
+    def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Points z and numbers i of one step, shuffled anew each epoch.
+
+        A function of (step, seed) alone, so that a continued fit sees the same batches.
+        """
+        size = min(size, len(self.z))
+        per_epoch = len(self.z) // size
+        epoch, place = divmod(step, per_epoch)
+        rows = _permutation(len(self.z), seed, epoch)[place * size : (place + 1) * size].to(self.z.device)
+        return self.z[rows], self.index[rows]
+
+
+_kept: dict[tuple[int, int, int], Tensor] = {}
+
+
+def _permutation(m: int, seed: int, epoch: int) -> Tensor:
+    key = (m, seed, epoch)
+    if key not in _kept:
+        _kept.clear()  # one epoch at a time
+        stream = torch.Generator().manual_seed((seed * 1_000_003 + epoch) & 0x7FFF_FFFF_FFFF_FFFF)
+        _kept[key] = torch.randperm(m, generator=stream)
+    return _kept[key]
+
+
+def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, validation: float, seed: int) -> Pairs:
+    """Draw source points, look up their cells, and set the cells of a fraction of the targets aside."""
+    n, dim, device = potential.n, potential.dim, potential.points.device
+    if count is None:
+        count = max(min(_PER_TARGET * n, _MOST), _FEWEST)
+        count = max(min(count, _NUMBERS // dim), 1024)
+    stream = torch.Generator(device=device).manual_seed(seed)
+    x = source.sample(count, generator=stream, device=device)
+    index = potential.assign(x)
+    coordinates = Coordinates.of(x, potential.points, potential.weights).to(device)
+    z = coordinates.source(x.double()).float()
+    targets = coordinates.target(potential.points.double()).float()
+    counts = torch.bincount(index, minlength=n)
+    start = torch.zeros(n, dim, device=device).index_add_(0, index, z) / counts.clamp_min(1)[:, None]
+    start = torch.where((counts == 0)[:, None], targets, start)
+    aside = torch.zeros(n, dtype=torch.bool, device=device)
+    wanted = min(int(validation * n), n - 1)
+    if wanted:
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(device)
+        aside[order[:wanted]] = True
+    held = aside[index]
+    rows = held.nonzero()[:, 0]
+    first = torch.full((n,), len(x), device=device).scatter_reduce_(0, index[rows], rows, "amin")
+    chosen = first[first < len(x)].sort().values[:_HELD_OUT]
+    if bool(held.all()):
+        raise ValueError(f"No pair is left to fit to: validation={validation} sets all {count} aside; lower it.")
+    return Pairs(coordinates, z[~held], index[~held], z[chosen], index[chosen], targets, start)
