@@ -11,7 +11,8 @@ planes of the Brenier potential ``u_h(x) = max_j <x, y_j> + h_j``. The m x n sco
 
 Common to all: ties go to the lowest index (scores that differ by rounding alone are not ties); a target with
 ``h_j = -inf`` is never chosen; float32 and float64 on CPU and CUDA; no autograd inside (inputs are detached). Memory is
-bounded by :func:`memory_budget`; :func:`use` and :func:`status` deal with the backends.
+bounded by :func:`memory_budget`; :func:`use` and :func:`status` deal with the backends. With x on a GPU, y may stay in
+host memory or in a memory-mapped file (h and weights there or with x): blocks of targets then visit the GPU in turn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ from .checks import Problem, all_finite, check_eps, check_k, prepare
 from .compiled import outside_graph
 from .dispatch import BackendStatus, call, status, use
 from .memory import memory_budget
+from .streamed import stream
 
 __all__ = [
     "Assignment",
@@ -106,6 +108,13 @@ def _checked(problem: Problem, value: Tensor) -> Tensor:
     return value
 
 
+def _answer(operation: str, problem: Problem, *arguments: Any) -> Any:
+    x, y, h = problem.x, problem.y, problem.h
+    if problem.streamed:
+        return stream(operation, x, y, h, *arguments, centre=problem.centre, kept=problem.kept)
+    return call(operation, x, y, h, *arguments)
+
+
 @outside_graph
 def assign(x: Tensor, y: Tensor, h: Tensor) -> Assignment:
     """Power cell of each sample: ``index_i = argmax_j <x_i, y_j> + h_j`` and ``value_i = u_h(x_i)``, the maximum.
@@ -132,7 +141,7 @@ def assign(x: Tensor, y: Tensor, h: Tensor) -> Assignment:
         problem = prepare(x, y, h)
         if len(x) == 0:
             return Assignment(torch.empty(0, dtype=torch.int64, device=x.device), x.new_empty(0))
-        index, value = call("assign", problem.x, problem.y, problem.h)
+        index, value = _answer("assign", problem)
         return Assignment(problem.restore_index(index), _checked(problem, value))
 
 
@@ -155,10 +164,10 @@ def top_k(x: Tensor, y: Tensor, h: Tensor, k: int) -> TopK:
     """
     with _plain_arithmetic(x):
         problem = prepare(x, y, h)
-        check_k(k, problem.n, len(problem.y))
+        check_k(k, problem.n, len(problem.h))
         if len(x) == 0:
             return TopK(torch.empty(0, k, dtype=torch.int64, device=x.device), x.new_empty(0, k))
-        index, value = call("top_k", problem.x, problem.y, problem.h, k)
+        index, value = _answer("top_k", problem, k)
         return TopK(problem.restore_index(index), _checked(problem, value))
 
 
@@ -190,7 +199,7 @@ def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float, weights: Tensor | 
             return SoftMoments(x.new_empty(0), x.new_empty(0, x.shape[1]))
         if weights is None:
             problem = problem._replace(offset=problem.offset - eps * math.log(problem.n))
-        value, mean = call("soft_moments", problem.x, problem.y, problem.h, eps)
+        value, mean = _answer("soft_moments", problem, eps)
         if problem.centre is not None:
             mean += problem.centre
         return SoftMoments(_checked(problem, value), mean)
@@ -222,7 +231,7 @@ def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float, weights: Tensor | N
         problem = prepare(x, y, h, eps, weights)
         if len(x) == 0:
             raise ValueError("soft_counts is a mean over samples, and x holds none; pass at least one sample.")
-        counts = call("soft_counts", problem.x, problem.y, problem.h, eps) / len(x)
+        counts = _answer("soft_counts", problem, eps) / len(x)
         if not all_finite(counts):
             _checked(problem, x.new_full((len(x),), math.nan))
         return problem.scatter(counts, 0.0)
@@ -251,7 +260,7 @@ def slack(x: Tensor, y: Tensor, h: Tensor) -> Tensor:
         problem = prepare(x, y, h)
         if len(x) == 0:
             return x.new_full((problem.n,), math.inf)
-        gaps = call("slack", problem.x, problem.y, problem.h)
+        gaps = _answer("slack", problem)
         if not all_finite(gaps):
             _checked(problem, x.new_full((len(x),), math.nan))
         return problem.scatter(gaps.clamp_(min=0.0), math.inf)

@@ -23,6 +23,7 @@ class Problem(NamedTuple):
         offset: what was subtracted from each height.
         kept: positions of the k targets among the n given ones, (k,) int64, or None when all n are kept.
         n: number of targets given.
+        streamed: y is what was given, on the CPU, all n rows of it as they are: see ``streamed.stream``.
     """
 
     x: Tensor
@@ -32,6 +33,7 @@ class Problem(NamedTuple):
     offset: float
     kept: Tensor | None
     n: int
+    streamed: bool = False
 
     def restore_index(self, index: Tensor) -> Tensor:
         """Positions among the kept targets -> positions among the given ones."""
@@ -106,6 +108,11 @@ def _check_floating(name: str, value: object, dim: int, shape: str) -> None:
         raise ValueError(f"{name} must have shape {shape}; got {tuple(value.shape)}.{advice}")
 
 
+def streams(x: Tensor, y: Tensor) -> bool:
+    """Whether the targets stay in host memory, to visit the device of the samples block by block."""
+    return x.device.type == "cuda" and y.device.type == "cpu"
+
+
 def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: Tensor | None = None) -> Problem:
     """Check the arguments of a kernel, drop targets that cannot be chosen, re-centre the rest.
 
@@ -120,8 +127,8 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
 
     Args:
         x: samples, (m, d), float32 or float64.
-        y: targets, (n, d).
-        h: heights, (n,); -inf removes a target.
+        y: targets, (n, d); on the CPU, with the samples on a GPU, they are left there as they are.
+        h: heights, (n,), on the device of the samples or of the targets; -inf removes a target.
         eps: temperature that multiplies log-weights.
         weights: non-negative weights b, (n,); 0 removes a target.
 
@@ -138,7 +145,7 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
         _check_floating(name, value, 2 if matrix else 1, {"x": "(m, d)", "y": "(n, d)"}.get(name, "(n,)"))
         if value.dtype != x.dtype:
             raise TypeError(f"x is {x.dtype} but {name} is {value.dtype}. Convert one: {name}.to({x.dtype}).")
-        if value.device != x.device:
+        if value.device != x.device and not (streams(x, y) and value.device == y.device):
             raise ValueError(f"x is on {x.device} but {name} is on {value.device}. Move one: {name}.to('{x.device}').")
     n, d = y.shape
     if x.shape[1] != d:
@@ -148,12 +155,12 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
     for name in ("h", "weights"):
         if name in named and len(named[name]) != n:
             raise ValueError(f"{name} must hold one number per target, {n}; got {len(named[name])}.")
-    x, y, h = x.detach(), y.detach(), h.detach()
+    x, y, h = x.detach(), y.detach(), h.detach().to(x.device)
     for name, value in (("x", x), ("y", y)):
         if not all_finite(value):
             raise ValueError(f"{name} holds NaN or infinite values; remove those rows.")
     if weights is not None:
-        weights = weights.detach()
+        weights = weights.detach().to(x.device)
         if not all_finite(weights) or bool((weights < 0).any()):
             raise ValueError("weights must be finite and non-negative.")
         h = h + (eps if eps is not None else 1.0) * weights.double().log().to(h.dtype)
@@ -164,12 +171,34 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
         kept = torch.nonzero(h > -math.inf).flatten()
         if len(kept) == 0:
             raise ValueError("every target has h = -inf (or weight 0), so none can be chosen; keep one finite height.")
-        y, h = y[kept], h[kept]
-    return _recentre(x, y, h, kept, n)
+        h = h[kept]
+    if streams(x, y):
+        low, high = _range_by_blocks(y, kept)
+        centre = _far(low, high).to(x.device)
+        offset = float(_far_centre(h))
+        return Problem(x, y, h - offset, centre if bool((centre != 0).any()) else None, offset, kept, n, True)
+    return _recentre(x, y if kept is None else y[kept], h, kept, n)
+
+
+def _range_by_blocks(y: Tensor, kept: Tensor | None, rows: int = 2**16) -> tuple[Tensor, Tensor]:
+    """Least and largest coordinates of the kept targets, without a copy of them all."""
+    dead = torch.zeros(len(y), dtype=torch.bool)
+    if kept is not None:
+        dead = torch.ones_like(dead).index_fill_(0, kept.to(y.device), False)
+    low, high = y.new_full((y.shape[1],), math.inf), y.new_full((y.shape[1],), -math.inf)
+    for part, out in zip(y.split(rows), dead.split(rows), strict=True):
+        chosen = part[~out] if kept is not None else part
+        if len(chosen):
+            least, most = torch.aminmax(chosen, dim=0)
+            low, high = torch.minimum(low, least), torch.maximum(high, most)
+    return low, high
 
 
 def _far_centre(values: Tensor) -> Tensor:
-    low, high = torch.aminmax(values, dim=0)
+    return _far(*torch.aminmax(values, dim=0))
+
+
+def _far(low: Tensor, high: Tensor) -> Tensor:
     centre = low / 2 + high / 2
     return torch.where(centre.abs() > FAR * (high / 2 - low / 2), centre, torch.zeros_like(centre))
 

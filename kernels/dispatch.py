@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from . import cpu, keops, torch_
+from . import cpu, keops, torch_, triton_
 from .memory import current_budget
 
 ENV = "OTGAN_KERNELS"
@@ -59,9 +59,10 @@ class BackendStatus(NamedTuple):
 
 
 # To add a backend: one module with the functions of Backend, one entry here, one row in RULES.
-BACKENDS: dict[str, Backend] = {backend.NAME: backend for backend in (torch_, keops, cpu)}
+BACKENDS: dict[str, Backend] = {backend.NAME: backend for backend in (torch_, keops, cpu, triton_)}
 
 # The first row that matches, and whose backend passes its probe, answers.
+# None names triton, which has not been measured on a GPU: it answers where it is asked for by name.
 RULES = (
     #    device   max_dim       backend
     Rule("cuda", 64, "keops"),  # no score is written to memory; past that the matrix product wins
@@ -97,7 +98,7 @@ def use(name: str) -> Iterator[None]:
     and are private to the thread or asyncio task that opened them.
 
     Args:
-        name: ``"auto"``, ``"torch"``, ``"keops"`` or ``"numba"``.
+        name: ``"auto"``, ``"torch"``, ``"keops"``, ``"numba"`` or ``"triton"``.
 
     Raises:
         ValueError: if the name is unknown.

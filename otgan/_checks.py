@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -60,8 +61,8 @@ def as_tensor(value: ArrayLike, name: str) -> Tensor:
 
 def require_finite(tensor: Tensor, name: str) -> None:
     """Raise if ``tensor`` has a NaN or an infinity, naming how many there are and where the first one is."""
-    if tensor.numel() == 0 or bool(torch.isfinite(tensor.sum(dtype=torch.float64))):
-        return  # a sum of finite float64 numbers is finite unless it overflows, which the exact test below settles
+    if tensor.numel() == 0 or all(math.isfinite(end) for end in _range(tensor)):
+        return  # NaN passes through both ends
     bad = ~torch.isfinite(tensor)
     count = int(bad.sum())
     if count:
@@ -70,6 +71,12 @@ def require_finite(tensor: Tensor, name: str) -> None:
             f"{name} has {count} value(s) that are NaN or infinite, the first at {list(first)}; "
             "remove or repair those rows."
         )
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    """Least and largest entry, without a copy of the values."""
+    low, high = torch.aminmax(values)
+    return float(low), float(high)
 
 
 def as_points(value: ArrayLike, name: str, dim: int | None = None, allow_empty: bool = False) -> Tensor:
@@ -104,9 +111,10 @@ def require_scale(values: Tensor, name: str) -> None:
     """Raise if numbers are too large, or differ from each other by too little, for their squares to be represented."""
     if values.numel() == 0:
         return
-    if float(values.abs().max()) > LARGEST:
+    low, high = _range(values)
+    if max(-low, high) > LARGEST:
         raise ValueError(f"{name} holds numbers beyond {LARGEST:g}, whose squares overflow; rescale the data.")
-    extent = float((values.amax(dim=0) - values.amin(dim=0)).max()) if values.ndim == 2 else float(values.abs().max())
+    extent = float((values.amax(dim=0) - values.amin(dim=0)).max()) if values.ndim == 2 else max(-low, high)
     if 0.0 < extent < SMALLEST:
         raise ValueError(f"{name} extends over less than {SMALLEST:g}, whose square vanishes; rescale the data.")
 

@@ -10,7 +10,10 @@ from typing import Any
 
 from otgan.cli.common import OK, Common, note, say, say_json
 
-_PACKAGES = ("otgan", "numpy", "scipy", "torch", "POT", "pykeops", "numba", "matplotlib", "safetensors", "scikit-learn")
+_PACKAGES = (
+    *("otgan", "numpy", "scipy", "torch", "POT", "pykeops", "numba", "triton", "matplotlib", "safetensors"),
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -193,7 +193,7 @@ class Candidates:
     ) -> NDArray[np.bool_]:
         """Whether none of the ``movers`` outside a list comes within ``margin`` of the best at each of ``rows``."""
         out = np.empty(len(rows), bool)
-        y = self.scores.y[torch.from_numpy(movers).to(self.x.device)]
+        y = self.scores.rows(movers, self.x.device)
         high, risen = torch.from_numpy(h[movers]).to(y), torch.from_numpy(rise[movers]).to(y)
         for start in range(0, len(rows), CHUNK):
             at = rows[start : start + CHUNK]

@@ -152,8 +152,8 @@ def _balanced(x: Tensor, scores: Scores, b: Floats, h: Floats, groups: _Groups, 
 def _group_scores(x: Tensor, scores: Scores, h: Floats, groups: _Groups, pause: Callable[[], None]) -> Tensor:
     """``max_{i in J} s_xi``, shape (m, G)."""
     members = groups.padded()
-    flat = torch.from_numpy(members.reshape(-1)).to(x.device)
-    points, heights = scores.y[flat], scores.heights(h)[flat]
+    flat = members.reshape(-1)
+    points, heights = scores.rows(flat, x.device), torch.from_numpy(h[flat]).to(x)
     out = x.new_empty(len(x), groups.count)
     step = max(_BLOCK // len(flat), 32)
     for at in range(0, len(x), step):

@@ -41,6 +41,10 @@ class Scores:
         """``h`` as the kernels take it."""
         return torch.from_numpy(h).to(self.y)
 
+    def rows(self, rows: NDArray[np.int64], device: torch.device) -> Tensor:
+        """Some of the targets, on a device."""
+        return self.y[torch.from_numpy(rows).to(self.y.device)].to(device)
+
     def assign(self, x: Tensor, h: Floats) -> kernels.Assignment:
         """Best target of each sample and its score."""
         self.count += len(x) * self.n
@@ -62,5 +66,5 @@ class Scores:
         ``min_i value_i - <x_i, y_j>`` for each j of ``rows``.
         """
         self.count += len(x) * len(rows)
-        y = self.y[torch.from_numpy(rows).to(self.y.device)]
+        y = self.rows(rows, x.device)
         return -kernels.assign(y, x, -value.to(x)).value.double().cpu().numpy()

@@ -1,5 +1,8 @@
 """The target measure: normalised weights, merged duplicates, refusals."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -36,6 +39,64 @@ def test_duplicates_are_merged_with_their_weights(y, data):
     first = [int(np.flatnonzero(target.index.numpy() == i)[0]) for i in range(target.n)]
     assert first == sorted(first), "order of first appearance"
     assert torch.equal(target.expand(target.points), torch.from_numpy(y))
+
+
+def test_rows_that_one_functional_cannot_tell_apart():
+    """Differences far below the rounding of the key: distinct points stay apart, equal ones among them are merged."""
+    y = np.zeros((60, 2))
+    y[:, 0] = 1e6
+    y[:, 1] = np.arange(60) % 7 * 1e-13
+    y[50:, 1] *= -1.0  # 0 and -0 among them
+    target = og.DiscreteMeasure(y)
+    _, inverse, counts = np.unique(y + 0.0, axis=0, return_inverse=True, return_counts=True)
+    assert target.n == len(counts) > 7
+    same = target.index.numpy()[:, None] == target.index.numpy()[None]
+    assert np.array_equal(same, inverse.reshape(-1)[:, None] == inverse.reshape(-1)[None])
+
+
+def test_chunks_change_nothing(monkeypatch):
+    y = np.random.default_rng(0).integers(0, 6, size=(500, 3)).astype(np.float32)
+    whole = og.DiscreteMeasure(y)
+    monkeypatch.setattr("otgan.measures.discrete.CHUNK", 50)
+    target = og.DiscreteMeasure(y)
+    assert torch.equal(target.index, whole.index) and torch.equal(target.points, whole.points)
+    assert torch.allclose(target.mean, whole.mean) and target.variance == pytest.approx(whole.variance)
+
+
+@pytest.mark.parametrize("mode", ["r", "c", "r+"])
+def test_a_read_only_mapped_file_is_used_where_it_lies(tmp_path, mode):
+    y = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    np.save(tmp_path / "y.npy", y)
+    mapped = np.load(tmp_path / "y.npy", mmap_mode=mode)
+    target = og.DiscreteMeasure(mapped)
+    assert np.shares_memory(target.points.numpy(), mapped) == (mode == "r")
+    assert np.array_equal(target.points.numpy(), y)
+    flat = og.DiscreteMeasure(mapped[::-1, :2])
+    assert np.array_equal(flat.points.numpy(), y[::-1, :2])
+
+
+PEAK = """
+import resource, numpy as np, otgan as og
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+og.DiscreteMeasure(np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)).variance
+before = peak()
+target = og.DiscreteMeasure(np.load({path!r}, mmap_mode="r"))
+target.variance
+print(target.n, (peak() - before) * 1024)
+"""
+
+
+@pytest.mark.parametrize("distinct", [200_000, 100_000])
+def test_peak_memory_of_a_mapped_file(tmp_path, distinct):
+    """The pages of the file are part of the peak, once; duplicates cost a copy of the distinct points."""
+    y = np.random.default_rng(0).normal(size=(distinct, 64)).astype(np.float32)
+    np.save(tmp_path / "y.npy", np.tile(y, (200_000 // distinct, 1)))
+    code = PEAK.format(path=str(tmp_path / "y.npy"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    n, extra = map(int, done.stdout.split())
+    assert n == distinct
+    assert extra < (2 if distinct == 200_000 else 3) * 200_000 * 64 * 4
 
 
 def test_moments():
