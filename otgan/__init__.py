@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "OTGAN": "generators",
     "BrenierPotential": "potential",
     "Certificate": "certificate",
     "ConvergenceError": "solvers",
@@ -63,6 +64,7 @@ _HOME = {
 }
 
 __all__ = [
+    "OTGAN",
     "BrenierPotential",
     "Certificate",
     "ConvergenceError",

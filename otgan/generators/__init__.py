@@ -3,8 +3,11 @@
 from otgan.generators.entropic import entropic_reg
 from otgan.generators.fit import fit_generator
 from otgan.generators.generator import EntropicGenerator, FitReport, Generator, NearestGenerator, NetworkGenerator
+from otgan.generators.model import OTGAN, Distance
 
 __all__ = [
+    "OTGAN",
+    "Distance",
     "EntropicGenerator",
     "FitReport",
     "Generator",

@@ -65,15 +65,23 @@ def _permutation(m: int, seed: int, epoch: int) -> Tensor:
     return _kept[key]
 
 
+def pairs_wanted(n: int, dim: int) -> int:
+    """How many pairs a fit to n targets asks for by default."""
+    return max(min(max(min(_PER_TARGET * n, _MOST), _FEWEST), _NUMBERS // dim), 1024)
+
+
 def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, validation: float, seed: int) -> Pairs:
     """Draw source points, look up their cells, and set the cells of a fraction of the targets aside."""
-    n, dim, device = potential.n, potential.dim, potential.points.device
-    if count is None:
-        count = max(min(_PER_TARGET * n, _MOST), _FEWEST)
-        count = max(min(count, _NUMBERS // dim), 1024)
+    device = potential.points.device
+    count = pairs_wanted(potential.n, potential.dim) if count is None else count
     stream = torch.Generator(device=device).manual_seed(seed)
     x = source.sample(count, generator=stream, device=device)
-    index = potential.assign(x)
+    return as_pairs(potential, x, potential.assign(x), validation, seed)
+
+
+def as_pairs(potential: BrenierPotential, x: Tensor, index: Tensor, validation: float, seed: int) -> Pairs:
+    """Source points, shape (m, d), whose cells (m,) are known, with the cells of a fraction of the targets aside."""
+    n, dim, device = potential.n, potential.dim, potential.points.device
     coordinates = Coordinates.of(x, potential.points, potential.weights).to(device)
     z = coordinates.source(x.double()).float()
     targets = coordinates.target(potential.points.double()).float()
@@ -90,5 +98,5 @@ def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, v
     first = torch.full((n,), len(x), device=device).scatter_reduce_(0, index[rows], rows, "amin")
     chosen = first[first < len(x)].sort().values[:_HELD_OUT]
     if bool(held.all()):
-        raise ValueError(f"No pair is left to fit to: validation={validation} sets all {count} aside; lower it.")
+        raise ValueError(f"No pair is left to fit to: validation={validation} sets all {len(x)} aside; lower it.")
     return Pairs(coordinates, z[~held], index[~held], z[chosen], index[chosen], targets, start)

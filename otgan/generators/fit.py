@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import nn
 
-from otgan._checks import as_count, as_positive
-from otgan.generators._pairs import draw_pairs
+from otgan._checks import as_count, as_points, as_positive
+from otgan.generators._pairs import as_pairs, draw_pairs
 from otgan.generators._training import Settings, Training
 from otgan.generators.generator import NetworkGenerator
 from otgan.generators.networks import ICNN, ConvexNetwork, ResidualMLP
@@ -16,6 +17,8 @@ from otgan.generators.networks import ICNN, ConvexNetwork, ResidualMLP
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from torch import Tensor
 
     from otgan.generators._training import FitState
     from otgan.measures import Source
@@ -34,7 +37,7 @@ def fit_generator(
     batch: int = 1024,
     lr: float | None = None,
     seed: int = 0,
-    pairs: int | None = None,
+    pairs: int | tuple[Tensor, Tensor] | None = None,
     validation: float = 0.05,
     warm_up: float = 0.25,
     averaging: float = 0.999,
@@ -70,7 +73,8 @@ def fit_generator(
         batch: pairs a step.
         lr: largest rate; 0.04 for convex networks, 0.002 for others.
         seed: of pairs, shuffling and initial weights.
-        pairs: how many are drawn; by default 8 a target, between 2^16 and 2^19.
+        pairs: how many are drawn; by default 8 a target, between 2^16 and 2^19. Or the pairs themselves: source points
+            (m, d) and the cells (m,) they lie in, as a solver saw them; then no score is computed here.
         validation: fraction of the targets held out, at most half; 0 holds none out and returns the last weights.
         warm_up: share of the steps with squared loss before the other.
         averaging: factor of the exponential average of the weights.
@@ -115,11 +119,26 @@ def fit_generator(
         checkpoint=checkpoint,
         checkpoint_every=as_count(checkpoint_every, "checkpoint_every", 1),
     )
-    count = None if pairs is None else as_count(pairs, "pairs", 1)
-    training = Training(settings)
-    data = draw_pairs(potential, source, count, _fraction(validation, "validation", 0.5), seed)
+    training, aside = Training(settings), _fraction(validation, "validation", 0.5)
+    if isinstance(pairs, tuple):
+        data = as_pairs(potential, *_known(pairs, potential), aside, seed)
+    else:
+        data = draw_pairs(potential, source, None if pairs is None else as_count(pairs, "pairs", 1), aside, seed)
     report = training.run(model, data, progress=progress, callback=callback)
     return NetworkGenerator(model, data.coordinates, source, report)
+
+
+def _known(pairs: tuple[Tensor, Tensor], potential: BrenierPotential) -> tuple[Tensor, Tensor]:
+    x = as_points(pairs[0], "pairs[0]", potential.dim)
+    index = torch.as_tensor(pairs[1], device=x.device)
+    if index.shape != x.shape[:1] or index.dtype.is_floating_point:
+        raise ValueError(
+            f"pairs[1] must hold {len(x)} whole numbers, the cells of the points, got {tuple(index.shape)}."
+        )
+    low, high = int(index.min()), int(index.max())
+    if not 0 <= low <= high < potential.n:
+        raise ValueError(f"pairs[1] must number cells 0 to {potential.n - 1}, got {low} to {high}.")
+    return x.to(potential.points.device), index.long().to(potential.points.device)
 
 
 def _network(network: str | nn.Module, dim: int, seed: int) -> nn.Module:

@@ -55,8 +55,12 @@ class Generator(nn.Module, ABC):
         return torch.cat([self(block) for block in x.split(_BLOCK)]).float()
 
     @abstractmethod
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Plain settings and tensors, from which an equal generator is made."""
+
     def save(self, path: str | Path) -> Path:
         """Write config.json and model.safetensors into the folder ``path``; :func:`otgan.load` reads it back."""
+        return io.save(path, type(self).__name__, *self.pack())
 
 
 class NearestGenerator(Generator):
@@ -75,9 +79,9 @@ class NearestGenerator(Generator):
         """``T_h(x)``, shape (m, d)."""
         return self.potential.transport(x)
 
-    def save(self, path: str | Path) -> Path:
-        """Write config.json and model.safetensors into the folder ``path``."""
-        return _save(path, self, {}, self.potential)
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Source and potential."""
+        return _pack(self, {}, self.potential)
 
 
 class EntropicGenerator(Generator):
@@ -107,9 +111,9 @@ class EntropicGenerator(Generator):
         """What ``print`` shows between the brackets."""
         return f"reg={self.reg:.4g}"
 
-    def save(self, path: str | Path) -> Path:
-        """Write config.json and model.safetensors into the folder ``path``."""
-        return _save(path, self, {"reg": self.reg}, self.potential)
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Source, potential and reg."""
+        return _pack(self, {"reg": self.reg}, self.potential)
 
 
 @dataclass(frozen=True)
@@ -191,8 +195,8 @@ class NetworkGenerator(Generator):
         with torch.no_grad():
             return float(self.value(x).double().mean() + self.conjugate(y).double().mean())
 
-    def save(self, path: str | Path) -> Path:
-        """Write config.json and model.safetensors into the folder ``path``."""
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Source, network, coordinates and report."""
         name = type(self.network).__name__
         if _NETWORKS.get(name) is not type(self.network):
             raise TypeError(
@@ -204,8 +208,7 @@ class NetworkGenerator(Generator):
         tensors |= {f"coordinates.{key}": t for key, t in self.coordinates.state_dict().items()}
         report = None if self.report is None else vars(self.report)
         settings = self.network.config()
-        config = {"source": source, "network": name, "settings": settings, "report": report}
-        return io.save(path, "NetworkGenerator", config, tensors)
+        return {"source": source, "network": name, "settings": settings, "report": report}, tensors
 
     def _convex(self) -> ConvexNetwork:
         if not isinstance(self.network, ConvexNetwork):
@@ -224,10 +227,12 @@ class NetworkGenerator(Generator):
         return checked.to(device=parameter.device, dtype=parameter.dtype)
 
 
-def _save(path: str | Path, generator: Generator, config: dict[str, Any], potential: BrenierPotential) -> Path:
+def _pack(
+    generator: Generator, config: dict[str, Any], potential: BrenierPotential
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     source, tensors = pack_source(generator.source)
     tensors |= {f"potential.{name}": t for name, t in potential.state_dict().items()}
-    return io.save(path, type(generator).__name__, {"source": source, **config}, tensors)
+    return {"source": source, **config}, tensors
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -257,3 +262,17 @@ def _load_network(config: dict[str, Any], tensors: dict[str, Tensor]) -> Network
     if report is not None:
         report = FitReport(**{**report, "held_out": float("nan") if report["held_out"] is None else report["held_out"]})
     return NetworkGenerator(network, coordinates, unpack_source(config["source"], tensors), report)
+
+
+_LOADERS = {
+    "NearestGenerator": _load_nearest,
+    "EntropicGenerator": _load_entropic,
+    "NetworkGenerator": _load_network,
+}
+
+
+def unpack_generator(kind: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
+    """The generator of class ``kind`` that :meth:`Generator.pack` described."""
+    if kind not in _LOADERS:
+        raise ValueError(f"unknown generator {kind!r}; known are {', '.join(sorted(_LOADERS))}")
+    return _LOADERS[kind](config, tensors)

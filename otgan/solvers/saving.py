@@ -34,6 +34,11 @@ _PLAIN = {
 
 def save_result(result: Result, path: str | Path) -> Path:
     """Write ``result`` into the folder ``path``."""
+    return io.save(path, "Result", *pack_result(result))
+
+
+def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Plain settings and tensors, from which :func:`unpack_result` makes an equal result."""
     config: dict[str, Any] = {name: getattr(result, name) for name in _PLAIN}
     config["certificate"] = result.certificate.to_dict()
     config["source"], tensors = pack_source(result.source)
@@ -51,11 +56,12 @@ def save_result(result: Result, path: str | Path) -> Path:
         tensors["plan.col"] = torch.from_numpy(matrix.coords[1].astype("int64"))
         tensors["plan.source_dual"] = result.plan.source_dual
         tensors["plan.target_dual"] = result.plan.target_dual
-    return io.save(path, "Result", config, tensors)
+    return config, tensors
 
 
 @io.register("Result")
-def _load_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
+def unpack_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
+    """Inverse of :func:`pack_result`."""
     source = unpack_source(config["source"], tensors)
     state = _under(tensors, "potential.")
     potential = BrenierPotential(**state)
