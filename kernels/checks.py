@@ -15,6 +15,8 @@ FAR = 4.0
 class Problem(NamedTuple):
     """Scores ready for a backend: ``s_ij = <x_i, y_j> + h_j + <x_i, centre> + offset``.
 
+    For p != 2 they are ``h_j - |x_i - y_j|^p / p + offset``.
+
     Attributes:
         x: samples, (m, d), detached.
         y: re-centred targets that can be chosen, (k, d).
@@ -77,6 +79,18 @@ def check_eps(eps: float) -> float:
     return value
 
 
+def check_p(p: float) -> float:
+    """Return ``p`` as a float; raise unless the cost ``|z|^p / p`` is strictly convex."""
+    if isinstance(p, (bool, str, bytes, Tensor)) or not hasattr(p, "__float__"):
+        raise TypeError(f"p must be a number; got {p!r}.")
+    value = float(p)
+    if not (value > 1.0 and math.isfinite(value)):
+        raise ValueError(
+            f"p must be finite and > 1; got {value}. The cost |z|^p / p is not strictly convex for p <= 1."
+        )
+    return value
+
+
 def check_k(k: int, n: int, available: int) -> int:
     """Return ``k``; raise unless it is an integer between 1 and the number of targets that can be chosen."""
     if isinstance(k, bool) or not isinstance(k, int):
@@ -113,7 +127,9 @@ def streams(x: Tensor, y: Tensor) -> bool:
     return x.device.type == "cuda" and y.device.type == "cpu"
 
 
-def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: Tensor | None = None) -> Problem:
+def prepare(
+    x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: Tensor | None = None, p: float = 2.0
+) -> Problem:
     """Check the arguments of a kernel, drop targets that cannot be chosen, re-centre the rest.
 
     With ``weights`` the heights become ``h_j + eps log b_j``, so that a backend never sees weights.
@@ -124,6 +140,7 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
     are treated in the same way, as the coordinate that multiplies 1. Under that condition the subtraction is exact in
     floating point (Sterbenz's lemma: c_k/2 <= y_jk <= 2 c_k), so nothing is lost; otherwise a few bits at most were to
     be gained. The rule looks at the targets alone: the answer for one sample never depends on the samples beside it.
+    For p != 2 the points stay as they are: differences x_i - y_j lose nothing to a shift that both have in common.
 
     Args:
         x: samples, (m, d), float32 or float64.
@@ -131,6 +148,7 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
         h: heights, (n,), on the device of the samples or of the targets; -inf removes a target.
         eps: temperature that multiplies log-weights.
         weights: non-negative weights b, (n,); 0 removes a target.
+        p: exponent of the cost.
 
     Raises:
         TypeError: for anything but dense float32 or float64 tensors of one dtype.
@@ -177,7 +195,7 @@ def prepare(x: Tensor, y: Tensor, h: Tensor, eps: float | None = None, weights: 
         centre = _far(low, high).to(x.device)
         offset = float(_far_centre(h))
         return Problem(x, y, h - offset, centre if bool((centre != 0).any()) else None, offset, kept, n, True)
-    return _recentre(x, y if kept is None else y[kept], h, kept, n)
+    return _recentre(x, y if kept is None else y[kept], h, kept, n, p)
 
 
 def _range_by_blocks(y: Tensor, kept: Tensor | None, rows: int = 2**16) -> tuple[Tensor, Tensor]:
@@ -203,8 +221,8 @@ def _far(low: Tensor, high: Tensor) -> Tensor:
     return torch.where(centre.abs() > FAR * (high / 2 - low / 2), centre, torch.zeros_like(centre))
 
 
-def _recentre(x: Tensor, y: Tensor, h: Tensor, kept: Tensor | None, n: int) -> Problem:
-    centre: Tensor | None = _far_centre(y)
+def _recentre(x: Tensor, y: Tensor, h: Tensor, kept: Tensor | None, n: int, p: float) -> Problem:
+    centre: Tensor | None = _far_centre(y) if p == 2.0 else None
     offset = float(_far_centre(h))
     if centre is not None and bool((centre != 0).any()):
         y = y - centre

@@ -22,7 +22,11 @@ AUTO = "auto"
 
 
 class Backend(Protocol):
-    """What a backend module provides. All arguments are checked, re-centred and finite, and m >= 1."""
+    """What a backend module provides. All arguments are checked, re-centred and finite, and m >= 1.
+
+    A module with ``POWER_COSTS = True`` takes a last argument ``p`` in each function and has ``soft_gradient`` too: the
+    scores are ``h_j - |x_i - y_j|^p / p`` for p != 2. Other modules are not asked for that.
+    """
 
     NAME: str
 
@@ -145,30 +149,43 @@ def status() -> dict[str, BackendStatus]:
     return report
 
 
-def choose(device: str, dim: int) -> str:
-    """Name of the backend that the rule prefers for a device type and a dimension."""
+def choose(device: str, dim: int, p: float = 2.0) -> str:
+    """Name of the backend that the rule prefers for a device type, a dimension and an exponent of the cost."""
     for rule in RULES:
-        if rule.device in (device, "any") and dim <= rule.max_dim and probe(rule.backend, device) is None:
+        if rule.device not in (device, "any") or dim > rule.max_dim or not _knows(rule.backend, p):
+            continue
+        if probe(rule.backend, device) is None:
             return rule.backend
     raise RuntimeError(f"no kernel backend works on {device}: {status()}")  # pragma: no cover
 
 
-def call(operation: str, x: Tensor, *arguments: Any) -> Any:
+def _knows(name: str, p: float) -> bool:
+    return p == 2.0 or getattr(BACKENDS[name], "POWER_COSTS", False)
+
+
+def call(operation: str, x: Tensor, *arguments: Any, p: float = 2.0) -> Any:
     """Run ``operation(x, *arguments)`` on the backend that is asked for, or that the rule prefers.
+
+    For p != 2 the backend gets p as its last argument.
 
     Raises:
         RuntimeError: if a backend was forced and cannot run.
         ValueError: if ``OTGAN_MEMORY_BUDGET`` is set to something that is not a size, whichever backend answers.
     """
     current_budget()
+    if p != 2.0:
+        arguments = (*arguments, p)
     name, device = requested(), x.device.type
     if name != AUTO:
         reason = probe(name, device)
         if reason is not None:
             raise RuntimeError(f"kernel backend {name!r} was asked for but does not work on {device}: {reason}")
+        if not _knows(name, p):
+            known = ", ".join(other for other in BACKENDS if _knows(other, p))
+            raise RuntimeError(f"kernel backend {name!r} was asked for but knows p = 2 only, got {p:g}; use {known}.")
         return getattr(BACKENDS[name], operation)(x, *arguments)
-    name = choose(device, x.shape[1])
-    key = (name, operation, device, x.shape[1], x.dtype)
+    name = choose(device, x.shape[1], p)
+    key = (name, operation if p == 2.0 else f"{operation} for p != 2", device, x.shape[1], x.dtype)
     if name != torch_.NAME and key not in _failures:
         try:
             return getattr(BACKENDS[name], operation)(x, *arguments)

@@ -14,15 +14,20 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 NAME = "keops"
+POWER_COSTS = True
 PROBE_DIM = 2
 
 _SCORE = "((X|Y)+H)"
+_COST_SCORE = "(H-Elem(P,1)*Powf(SqDist(X,Y),Elem(P,0)))"
+"""``h_j - |x_i - y_j|^p / p``; the parameters P are those of :func:`_exponents`."""
+_PULL = "Powf(SqDist(X,Y)+Elem(P,3),Elem(P,2))*(Y-X)"
+"""Minus the gradient of the cost."""
 _lock = threading.RLock()
 
 
@@ -44,26 +49,44 @@ def _quiet_import() -> Iterator[None]:
 
 
 @functools.lru_cache(maxsize=256)
-def _reduction(operation: str, axis: int, dim: int, weight: str, extra: str, **options: Any) -> Any:
+def _reduction(operation: str, axis: int, dim: int, weight: str, extra: str, power: bool, **options: Any) -> Any:
+    score = _COST_SCORE if power else _SCORE
     with _quiet_import():
         from pykeops.torch import Genred
-    formula = {"Min": f"U-{_SCORE}", "Sum": f"Exp({_SCORE}-U)", "KMin_ArgKMin": f"Minus({_SCORE})"}.get(
-        operation, _SCORE
-    )
+    formula = {"Min": f"U-{score}", "Sum": f"Exp({score}-U)", "KMin_ArgKMin": f"Minus({score})"}.get(operation, score)
     aliases = [f"X=Vi({dim})", f"Y=Vj({dim})", "H=Vj(1)"] + ([extra] if extra else [])
+    if power:
+        aliases.append("P=Pm(4)")
     if weight:
         options["formula2"] = weight
     return Genred(formula, aliases, reduction_op=operation, axis=axis, **options)
 
 
 def _run(
-    operation: str, x: Tensor, *arguments: Tensor, axis: int = 1, weight: str = "", extra: str = "", **options: Any
+    operation: str,
+    x: Tensor,
+    *arguments: Tensor,
+    axis: int = 1,
+    weight: str = "",
+    extra: str = "",
+    exponents: Tensor | None = None,
+    **options: Any,
 ) -> Any:
     """Apply the reduction to contiguous arguments on the device where they live."""
+    if exponents is not None:
+        arguments = (*arguments, exponents)
     with _lock:
-        reduce = _reduction(operation, axis, x.shape[1], weight, extra, **options)
+        reduce = _reduction(operation, axis, x.shape[1], weight, extra, exponents is not None, **options)
         backend = "CPU" if x.device.type == "cpu" else "GPU_1D"
         return reduce(*(argument.contiguous() for argument in (x, *arguments)), backend=backend)
+
+
+def _exponents(x: Tensor, p: float, eps: float = 1.0) -> Tensor | None:
+    """The numbers ``p/2, 1/(p eps), p/2 - 1, tiny`` of the formulas for p != 2; None for p = 2."""
+    if p == 2.0:
+        return None
+    tiny = torch.finfo(x.dtype).tiny  # where x = y, a negative power of it is finite
+    return torch.tensor([p / 2, 1.0 / (p * eps), p / 2 - 1.0, tiny], dtype=x.dtype, device=x.device)
 
 
 def _check_indexable(y: Tensor) -> None:
@@ -112,50 +135,77 @@ def _advice(error: BaseException, device: str) -> str:
     )
 
 
-def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def assign(x: Tensor, y: Tensor, h: Tensor, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """Index and value of the best target of each sample: two tensors (m,)."""
     _check_indexable(y)
     with _current_device(x):
-        value, index = _run("Max_ArgMax", x, y, h[:, None])
+        value, index = _run("Max_ArgMax", x, y, h[:, None], exponents=_exponents(x, p))
     return index.reshape(-1), value.reshape(-1)
 
 
-def top_k(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(x: Tensor, y: Tensor, h: Tensor, k: int, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """Indices and values of the k best targets of each sample, values descending: two tensors (m, k)."""
     _check_indexable(y)
     with _current_device(x):
-        value, index = _run("KMin_ArgKMin", x, y, h[:, None], opt_arg=k)
+        value, index = _run("KMin_ArgKMin", x, y, h[:, None], opt_arg=k, exponents=_exponents(x, p))
     return index.reshape(-1, k), value.reshape(-1, k).neg()
 
 
-def _soft(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """Scaled samples and heights (scores over eps), log-sum-exp (m, 1), mean (m, d), and the eps that was used."""
-    bound = float(x.norm(dim=1).max()) * float(y.norm(dim=1).max()) + float(h.abs().max())
+class _Soft(NamedTuple):
+    """Samples, heights and exponents such that scores come out over eps, the log-sum-exp, the mean and eps."""
+
+    x: Tensor
+    h: Tensor
+    exponents: Tensor | None
+    log_sum: Tensor
+    mean: Tensor
+    eps: float
+
+
+def _soft(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float, weighted: str = "Y") -> _Soft:
+    lengths = float(x.norm(dim=1).max()), float(y.norm(dim=1).max())
+    bound = (lengths[0] * lengths[1] if p == 2.0 else sum(lengths) ** p) + float(h.abs().max())
     eps = max(eps, bound * 1e-30, float(torch.finfo(x.dtype).tiny) * 4)  # no gap between scores is as small
-    x, h = x / eps, (h / eps)[:, None]
+    x, h, exponents = x / eps if p == 2.0 else x, (h / eps)[:, None], _exponents(x, p, eps)
     with _current_device(x):
-        out = _run("Max_SumShiftExpWeight", x, y, h, weight="Concat(IntCst(1),Y)")
-    return x, h, out[:, :1] + out[:, 1:2].log(), out[:, 2:] / out[:, 1:2], eps
+        out = _run("Max_SumShiftExpWeight", x, y, h, weight=f"Concat(IntCst(1),{weighted})", exponents=exponents)
+    return _Soft(x, h, exponents, out[:, :1] + out[:, 1:2].log(), out[:, 2:] / out[:, 1:2], eps)
 
 
-def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """``eps log sum_j exp(s_ij/eps)``, (m,), and the softmax-weighted mean of the targets, (m, d)."""
-    _, _, log_sum, mean, eps = _soft(x, y, h, eps)
-    return log_sum[:, 0] * eps, mean
+    soft = _soft(x, y, h, eps, p)
+    return soft.log_sum[:, 0] * soft.eps, soft.mean
 
 
-def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
+def soft_gradient(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float) -> tuple[Tensor, Tensor]:
+    """``eps log sum_j exp(s_ij/eps)``, (m,), and its gradient ``-sum_j p_ij |x_i - y_j|^(p-2) (x_i - y_j)``, (m, d)."""
+    soft = _soft(x, y, h, eps, p, _PULL)
+    return soft.log_sum[:, 0] * soft.eps, soft.mean
+
+
+def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float = 2.0) -> Tensor:
     """Sum over the samples of the softmax probabilities, (n,) float64, accumulated in float64."""
-    x, scaled, log_sum, _, _ = _soft(x, y, h, eps)
+    soft = _soft(x, y, h, eps, p)
     with _current_device(x):
-        counts = _run("Sum", x, y, scaled, log_sum, axis=0, extra="U=Vi(1)", use_double_acc=True)
+        counts = _run(
+            "Sum",
+            soft.x,
+            y,
+            soft.h,
+            soft.log_sum,
+            axis=0,
+            extra="U=Vi(1)",
+            exponents=soft.exponents,
+            use_double_acc=True,
+        )
     return counts[:, 0].double()
 
 
-def slack(x: Tensor, y: Tensor, h: Tensor) -> Tensor:
+def slack(x: Tensor, y: Tensor, h: Tensor, p: float = 2.0) -> Tensor:
     """``min_i u_h(x_i) - s_ij`` for each target, (n,)."""
-    _, value = assign(x, y, h)
+    _, value = assign(x, y, h, p)
     with _current_device(x):
-        gaps = _run("Min", x, y, h[:, None], value[:, None], axis=0, extra="U=Vi(1)")
+        gaps = _run("Min", x, y, h[:, None], value[:, None], axis=0, extra="U=Vi(1)", exponents=_exponents(x, p))
     least = gaps[:, 0]
     return torch.where(torch.isfinite(least), least, torch.full_like(least, math.inf))

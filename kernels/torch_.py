@@ -1,27 +1,24 @@
 """Backend ``torch``: blocked matrix products. Works everywhere; the other backends are tested against it.
 
-Scores are formed block by block, ``S = [x, 1] [y, h]^T``, over samples and over targets, and reduced before the next
-block overwrites them, so that memory does not depend on m n. On a CPU a block is small enough to stay in the
-second-level cache, where a reduction costs less than the product; on a GPU it fills the memory budget.
+Scores are formed block by block over samples and over targets, ``S = [x, 1] [y, h]^T`` for p = 2 and from squared
+distances for the other costs ``|x - y|^p / p`` (see :mod:`.blocks`), and reduced before the next block overwrites them,
+so that memory does not depend on m n. On a CPU a block is small enough to stay in the second-level cache, where a
+reduction costs less than the product; on a GPU it fills the memory budget.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .memory import current_budget
+from .blocks import CPU_SCORES, Blocks, CostBlocks
 
 NAME = "torch"
-CPU_SAMPLES = 2048
-"""Samples per block on a CPU, and with it ..."""
-CPU_SCORES = 2**19
-"""... scores per block: 256 targets, 2 MB of float32 (the second-level caches of a few cores)."""
-GPU_TARGETS = 8192
-"""Targets per block on a GPU; as many samples as the memory budget holds."""
+POWER_COSTS = True
 GROUP = 64
 """Targets per group in :func:`assign`: only the winning group of a block is searched for its index."""
 
@@ -33,65 +30,18 @@ def probe(device: str) -> str | None:
     return None
 
 
-class _Blocks:
-    """The blocks of the score matrix, in one reused buffer.
-
-    Args:
-        x: samples, (m, d).
-        y: targets, (n, d).
-        h: heights, (n,).
-        copies: number of arrays of the size of a block that are alive at once (they share the budget).
-        columns: least number of targets per block, if the budget allows.
-        group: make the number of targets of each block a multiple of this, if a block is that large.
-    """
-
-    def __init__(self, x: Tensor, y: Tensor, h: Tensor, copies: int = 1, columns: int = 1, group: int = 1) -> None:
-        self.m, self.n = len(x), len(y)
-        limit = max(1, current_budget() // (x.element_size() * copies))
-        if x.device.type == "cpu":
-            rows = min(CPU_SAMPLES, self.m)
-            cols = CPU_SCORES // rows
-        else:
-            rows, cols = self.m, GPU_TARGETS
-        self.cols = max(1, min(max(cols, columns), self.n, limit))
-        lifted = torch.cat([y, h[:, None]], 1)
-        if 1 < group <= self.cols:
-            # Padded by the last target: the padding wins over nothing but that target.
-            lifted = torch.cat([lifted, lifted[-1:].expand(-self.n % group, -1)])
-            self.n = len(lifted)
-            self.cols -= self.cols % group
-        self.rows = max(1, min(rows, limit // self.cols))
-        self.x = x
-        self.lifted = lifted
-        self.samples = torch.ones(self.rows, y.shape[1] + 1, dtype=x.dtype, device=x.device)
-        self.buffer = torch.empty(self.rows * self.cols, dtype=x.dtype, device=x.device)
-
-    def row_blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of samples with the lifted samples [x, 1] of each."""
-        for start in range(0, self.m, self.rows):
-            rows = slice(start, min(start + self.rows, self.m))
-            lifted = self.samples[: rows.stop - start]
-            lifted[:, :-1] = self.x[rows]
-            yield rows, lifted
-
-    def score_blocks(self, samples: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """Slices of targets with the scores of ``samples``; each block overwrites the previous one."""
-        for start in range(0, self.n, self.cols):
-            cols = slice(start, min(start + self.cols, self.n))
-            shape = len(samples), cols.stop - start
-            scores = self.buffer[: shape[0] * shape[1]].view(shape)
-            torch.mm(samples, self.lifted[cols].T, out=scores)
-            yield cols, scores
+def _maker(p: float) -> Callable[..., Blocks]:
+    return Blocks if p == 2.0 else partial(CostBlocks, p=p)
 
 
-def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+def assign(x: Tensor, y: Tensor, h: Tensor, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """Index and value of the best target of each sample: two tensors (m,).
 
     On a CPU the maximum alone costs a tenth of the maximum with its index. So a block is first reduced to the maxima of
     its groups of 64 targets, and only samples whose best score so far is beaten search the winning group.
     """
     grouped = x.device.type == "cpu"
-    blocks = _Blocks(x, y, h, group=GROUP if grouped else 1)
+    blocks = _maker(p)(x, y, h, group=GROUP if grouped else 1)
     merge = _merge_grouped if grouped and blocks.cols % GROUP == 0 else _merge_plain
     index = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     value = x.new_full((len(x),), -math.inf)
@@ -121,9 +71,9 @@ def _merge_grouped(scores: Tensor, start: int, best: Tensor, where: Tensor) -> N
         where[rows] = at.add_(group, alpha=GROUP).add_(start)
 
 
-def top_k(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(x: Tensor, y: Tensor, h: Tensor, k: int, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """Indices and values of the k best targets of each sample, values descending: two tensors (m, k)."""
-    blocks = _Blocks(x, y, h, copies=2, columns=128 * k)
+    blocks = _maker(p)(x, y, h, copies=2, columns=128 * k)
     index = torch.zeros(len(x), k, dtype=torch.int64, device=x.device)
     value = x.new_full((len(x), k), -math.inf)
     for rows, samples in blocks.row_blocks():
@@ -169,10 +119,10 @@ def _least_exponent(dtype: torch.dtype) -> float:
     return -80.0 if dtype == torch.float32 else -600.0
 
 
-def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float = 2.0) -> tuple[Tensor, Tensor]:
     """``eps log sum_j exp(s_ij/eps)``, (m,), and the softmax-weighted mean of the targets, (m, d), in one pass."""
     inverse, least = _inverse(eps, x.dtype), _least_exponent(x.dtype)
-    blocks = _Blocks(x, y, h, copies=2)
+    blocks = _maker(p)(x, y, h, copies=2)
     targets = torch.cat([y, torch.ones_like(h)[:, None]], 1)
     value, mean = x.new_empty(len(x)), torch.empty_like(x)
     for rows, samples in blocks.row_blocks():
@@ -188,14 +138,46 @@ def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, T
     return value, mean
 
 
-def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
+def soft_gradient(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float) -> tuple[Tensor, Tensor]:
+    """``eps log sum_j exp(s_ij/eps)``, (m,), and its gradient ``-sum_j p_ij |x_i - y_j|^(p-2) (x_i - y_j)``, (m, d)."""
+    inverse, least = _inverse(eps, x.dtype), _least_exponent(x.dtype)
+    blocks = CostBlocks(x, y, h, copies=3, p=p)
+    blocks.keep_squares = True
+    ones = torch.ones_like(h)[:, None]
+    targets = torch.cat([y - blocks.centre, ones], 1)
+    value, gradient = x.new_empty(len(x)), torch.empty_like(x)
+    for rows, samples in blocks.row_blocks():
+        best = x.new_full((len(samples),), -math.inf)
+        total, pulls = x.new_zeros(len(samples)), x.new_zeros(len(samples), targets.shape[1])
+        for cols, scores in blocks.score_blocks(samples):
+            new = torch.maximum(best, torch.amax(scores, 1))
+            _exponentiate(scores, new, inverse, least)
+            shrink = best.sub_(new).mul_(inverse).exp_()
+            total.mul_(shrink).add_(scores.sum(1))
+            scores.mul_(_weights(blocks.squares, p))
+            pulls.mul_(shrink[:, None]).addmm_(scores, targets[cols])
+            best = new
+        torch.sub(pulls[:, :-1], (samples[:, :-1] - blocks.centre) * pulls[:, -1:], out=gradient[rows])
+        gradient[rows].div_(total[:, None])
+        torch.add(best, total.log(), alpha=eps, out=value[rows])
+    return value, gradient
+
+
+def _weights(squares: Tensor, p: float) -> Tensor:
+    """``|z|^(p-2)`` from ``|z|^2`` in place; 0 at z = 0, where the gradient of the cost vanishes."""
+    if p > 2.0:
+        return squares.pow_(p / 2 - 1)
+    return torch.where(squares > 0.0, squares.pow(p / 2 - 1), torch.zeros_like(squares), out=squares)
+
+
+def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float, p: float = 2.0) -> Tensor:
     """Sum over the samples of the softmax probabilities, (n,) float64.
 
     Sums run in the working dtype within a block of samples and in float64 across blocks. Probabilities that average to
     less than ``2 exp(-80)`` (``2 exp(-600)`` in float64) are returned as zero.
     """
     inverse, least = _inverse(eps, x.dtype), _least_exponent(x.dtype)
-    blocks = _Blocks(x, y, h, copies=2)
+    blocks = _maker(p)(x, y, h, copies=2)
     counts = torch.zeros(len(y), dtype=torch.float64, device=x.device)
     for _, samples in blocks.row_blocks():
         best = x.new_full((len(samples),), -math.inf)
@@ -212,9 +194,9 @@ def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
     return counts.masked_fill_(counts <= 2 * len(x) * math.exp(least), 0.0)
 
 
-def slack(x: Tensor, y: Tensor, h: Tensor) -> Tensor:
+def slack(x: Tensor, y: Tensor, h: Tensor, p: float = 2.0) -> Tensor:
     """``min_i u_h(x_i) - s_ij`` for each target, (n,); +inf without samples."""
-    blocks = _Blocks(x, y, h)
+    blocks = _maker(p)(x, y, h)
     least = x.new_full((len(y),), math.inf)
     for _, samples in blocks.row_blocks():
         best = x.new_full((len(samples),), -math.inf)

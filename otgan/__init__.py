@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otgan import kernels, plot
     from otgan.certificate import Certificate, certify
+    from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
     from otgan.loading import load
     from otgan.measures import (
@@ -48,6 +49,7 @@ _HOME = {
     "Gaussian": "measures",
     "GaussianMixture": "measures",
     "GridDensity": "measures",
+    "KantorovichPotential": "cost_potential",
     "Quantization": "solvers",
     "Result": "solvers",
     "Source": "measures",
@@ -73,6 +75,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "GridDensity",
+    "KantorovichPotential",
     "Quantization",
     "Result",
     "Source",

@@ -165,6 +165,19 @@ def as_positive(value: float, name: str) -> float:
     return number
 
 
+def as_exponent(value: float, name: str = "p") -> float:
+    """Check the exponent of a cost ``|x - y|^p / p``: a finite number > 1."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number > 1, got {value!r}.")
+    number = float(value)
+    if not 1.0 < number < float("inf"):
+        raise ValueError(
+            f"{name} must be a finite number > 1, got {value!r}: for {name} = 1 the cost |x - y|^p / p is not strictly "
+            "convex, so that no potential determines a map, and below 1 it is not convex."
+        )
+    return number
+
+
 def as_length(value: float, name: str) -> float:
     """Check a length > 0 whose square neither overflows nor vanishes."""
     number = as_positive(value, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,19 @@ import torch
 from torch import Tensor
 
 from otgan._checks import as_count, make_generator
+from otgan.cost_potential import KantorovichPotential
 from otgan.measures import Empirical, Source
+from otgan.repair import Repair, power_cost, repair, repair_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from otgan.measures import DiscreteMeasure
     from otgan.potential import BrenierPotential
 
+__all__ = ["Certificate", "Repair", "certify", "certify_exact", "chi2_estimate", "repair"]
+
 _Z = 3.0  # standard errors on each side of an interval: 99.7 percent for a Gaussian
-_EXACT_SUPPORT = 1000  # targets up to which the distance between masses and weights is solved exactly
-_ROUNDING = 1e-14
 _CHUNK = 1 << 16
 _BLOCKS = 16  # of samples, for the jackknife
 _FAR = 1e3  # deviations from the origin beyond which float32 samples are too coarse
@@ -31,20 +34,25 @@ _SUMMED = 2_000_000_000  # atoms times targets up to which a discrete source is 
 class Certificate:
     """How far the potential's masses are from the target's, and what that says of the Wasserstein distance.
 
+    The cost is ``c(x - y) = |x - y|^p / p``; C(mu, nu), the least mean cost of a coupling, is ``W_p^p / p``.
+
     Attributes:
         chi2: ``sum_i (w_i - b_i)^2 / b_i``, an unbiased estimate (it can fall below 0) or exact.
         chi2_stderr: its standard error; 0 where exact.
         l1: ``sum_i |w_i - b_i|``, with the sampling noise of the w_i in it.
         max_ratio: ``max_i |w_i / b_i - 1|``, likewise.
         empty_cells: targets that no sample reached.
-        w2_lower: lower end of an interval for W2(mu, nu).
+        w2_lower: lower end of an interval for W2(mu, nu); NaN for p != 2, where nothing is said of it.
         w2_upper: upper end. Sampled ends are three standard errors out.
         n_samples: fresh samples used; 0 where exact.
         n_targets: n.
         exact: whether masses are integrals (True) or sampled.
-        dual: ``D(h)``, the Kantorovich dual value for the cost |x-y|^2/2, at most W2^2/2.
-        transport_cost: ``E |x - T_h(x)|^2``, the squared distance to what the map does reach.
-        target_gap: an upper bound of W2 between what the map reaches and the target.
+        dual: ``D(h)``, the Kantorovich dual value, at most ``C(mu, nu)`` (which is W2^2/2 for p = 2).
+        transport_cost: ``E |x - T(x)|^p``, the p-th power of the distance to what the map does reach.
+        target_gap: an upper bound of W_p between what the map reaches and the target.
+        p: exponent of the cost.
+        cost_lower: lower end of an interval for C(mu, nu); for p = 2 it is ``w2_lower^2 / 2``.
+        cost_upper: upper end, likewise.
     """
 
     chi2: float
@@ -60,6 +68,15 @@ class Certificate:
     dual: float
     transport_cost: float
     target_gap: float
+    p: float = 2.0
+    cost_lower: float = math.nan
+    cost_upper: float = math.nan
+
+    def __post_init__(self) -> None:
+        """For p = 2 the two intervals say the same."""
+        if self.p == 2.0:
+            object.__setattr__(self, "cost_lower", self.w2_lower**2 / 2)
+            object.__setattr__(self, "cost_upper", self.w2_upper**2 / 2)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON."""
@@ -77,6 +94,11 @@ class Certificate:
             ("empty cells", f"{self.empty_cells} of {self.n_targets:,}"),
             ("W2(source, target)", f"between {self.w2_lower:.6g} and {self.w2_upper:.6g}"),
         ]
+        if self.p != 2.0:
+            ends = self.cost_lower, self.cost_upper
+            low, high = ((self.p * end) ** (1.0 / self.p) for end in ends)
+            rows[-1] = (f"W_p(source, target), p = {self.p:g}", f"between {low:.6g} and {high:.6g}")
+            rows.append(("mean cost |x-y|^p / p", f"between {ends[0]:.6g} and {ends[1]:.6g}"))
         if not self.exact:
             noise = self.n_targets / max(self.n_samples, 1)
             rows[2] = (rows[2][0], f"{rows[2][1]} (of which noise about {40 * noise**0.5:.2g} %)")
@@ -85,7 +107,7 @@ class Certificate:
 
 
 def certify(
-    potential: BrenierPotential,
+    potential: BrenierPotential | KantorovichPotential,
     source: Source,
     n_samples: int | None = None,
     *,
@@ -93,6 +115,9 @@ def certify(
     generator: torch.Generator | None = None,
 ) -> Certificate:
     """Measure a potential on fresh samples of the source.
+
+    For a :class:`~otgan.KantorovichPotential` the interval is one for the transport cost ``C = W_p^p / p``: from below
+    by weak duality, from above by the cost of the same kind of coupling.
 
     The interval for W2 holds up to three standard errors. Lower end: the larger of ``sqrt(2 D(h))`` (weak duality)
     and ``sqrt(E|x - T|^2) - W2(nu_h, nu)``. Upper end: the smaller of ``sqrt(E|x - T|^2) + W2(nu_h, nu)`` and the cost
@@ -103,9 +128,10 @@ def certify(
     exact for the map ``T_h`` (which, unlike a plan, splits no atom).
 
     Args:
-        potential: u_h with its weights b.
+        potential: u_h, or phi for another cost, with its weights b.
         source: mu.
-        n_samples: M; by default 50 a target, at least 20,000 and at most 2,000,000.
+        n_samples: M; by default 50 a target, at least 20,000 (200,000 for p != 2, where less is known of the cost
+            beforehand) and at most 2,000,000.
         seed: of the fresh samples. Do not reuse a solver's seed: :func:`otgan.solve` takes care of that for its own.
         generator: an own stream instead of a seed.
     """
@@ -114,11 +140,15 @@ def certify(
     if source.dim != potential.dim:
         raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
     n = potential.n
-    m = as_count(n_samples if n_samples is not None else int(min(max(50 * n, 20_000), 2_000_000)), "n_samples", 2)
+    least = 20_000 if potential.p == 2.0 else 200_000
+    m = as_count(n_samples if n_samples is not None else min(max(50 * n, least), 2_000_000), "n_samples", 2)
     summed = isinstance(source, Empirical) and (source.m <= m or (n_samples is None and source.m * n <= _SUMMED))
     exact = _Exact(source) if summed and isinstance(source, Empirical) else None
     device = potential.points.device
-    blocks = exact or _draws(source, m, make_generator(seed, generator, device), potential)
+    stream = make_generator(seed, generator, device)
+    if isinstance(potential, KantorovichPotential):
+        return _certify_cost(potential, source, m, stream, exact)
+    blocks = exact or _draws(source, m, stream, potential)
     weights, points = potential.weights.double().cpu(), potential.points.double().cpu()
     mean, middle = source.mean, weights @ points
     shifted, offset = points - middle, source.mean - middle
@@ -163,6 +193,66 @@ def certify(
         dual=unit**2 * (dual + 0.5 * shift2),
         transport_cost=unit**2 * (costs.mean + shift2 - drift),
         target_gap=unit * fix.gap2**0.5,
+    )
+
+
+def _certify_cost(
+    potential: KantorovichPotential, source: Source, m: int, stream: torch.Generator, exact: _Exact | None
+) -> Certificate:
+    """:func:`certify` for the cost ``|x - y|^p / p``, in common coordinates of unit size."""
+    p, n, device = potential.p, potential.n, potential.points.device
+    weights, points = potential.weights.double().cpu(), potential.points.double().cpu()
+    middle = weights @ points
+    apart = source.mean - middle
+    variance = source.variance
+    unit = (variance + float(weights @ ((points - middle) ** 2).sum(dim=1)) + float(apart @ apart)) ** 0.5 or 1.0
+    y, psi = (points - middle) / unit, potential.psi.double().cpu() / unit**p
+    twin = torch.Generator(device=stream.device)
+    twin.set_state(stream.get_state())  # draws the same samples once more, when the repair is known
+
+    def cells(samples: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for x, mass in samples:
+            yield (x.double().cpu() - middle) / unit, potential.assign(x.to(device)).cpu(), mass
+
+    counts, first = torch.zeros(_BLOCKS, n, dtype=torch.float64), torch.zeros_like(y)
+    costs, duals = _Moments(variance / unit**2), _Moments(variance / unit**2)
+    for number, (x, cell, mass) in enumerate(cells(exact or _draws(source, m, stream, potential))):
+        counts[number % _BLOCKS].index_add_(0, cell, mass)
+        first.index_add_(0, cell, x * mass[:, None])
+        cost = torch.from_numpy(power_cost((x - y[cell]).numpy(), p))
+        square = ((x - apart / unit) ** 2).sum(dim=1)
+        costs.add(cost, square, mass)
+        duals.add(cost - psi[cell], square, mass)
+    total = counts.sum(dim=0)
+    masses = total / total.sum()
+    centroids = (first / total[:, None]).numpy()
+    fix = repair_cost(y.numpy(), masses.numpy(), weights.numpy(), centroids, p, None if exact else counts.numpy())
+    excess = 0.0
+    for x, cell, mass in cells(exact or _draws(source, m, twin, potential)) if len(fix.share) else ():
+        excess += float(mass.numpy() @ fix.excess(x.numpy(), cell.numpy(), y.numpy(), p))
+    excess /= float(total.sum())
+    chi2, stderr = (float(((masses - weights) ** 2 / weights).sum()), 0.0) if exact else chi2_estimate(total, weights)
+    dual = duals.mean + float(weights @ psi)  # -inf where a target is switched off: the bound is then void
+    z = 0.0 if exact else _Z
+    lower = max(dual - z * duals.stderr, 0.0)
+    upper = max(costs.mean + z * costs.stderr + excess + z * fix.excess_stderr, lower)
+    return Certificate(
+        chi2=chi2,
+        chi2_stderr=stderr,
+        l1=float((masses - weights).abs().sum()),
+        max_ratio=float((masses / weights - 1).abs().max()),
+        empty_cells=int((total == 0).sum()),
+        w2_lower=unit * (2 * lower) ** 0.5 if p == 2.0 else math.nan,
+        w2_upper=unit * (2 * upper) ** 0.5 if p == 2.0 else math.nan,
+        n_samples=0 if exact else m,
+        n_targets=n,
+        exact=exact is not None,
+        dual=unit**p * dual,
+        transport_cost=unit**p * p * costs.mean,
+        target_gap=unit * fix.gap ** (1.0 / p),
+        p=p,
+        cost_lower=unit**p * lower,
+        cost_upper=unit**p * upper,
     )
 
 
@@ -214,7 +304,7 @@ def certify_exact(
 
 
 def _draws(
-    source: Source, m: int, stream: torch.Generator, potential: BrenierPotential
+    source: Source, m: int, stream: torch.Generator, potential: BrenierPotential | KantorovichPotential
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Fresh samples in blocks, each of mass one; in float64 where the source is too far from the origin for float32."""
     points = potential.points
@@ -305,109 +395,3 @@ def chi2_estimate(counts: Tensor, weights: Tensor) -> tuple[float, float]:
     first = max(triples - theta**2, 0.0)
     second = max(float((c / m / b * ratio).sum()) - theta**2, 0.0)
     return theta - 1.0, (4.0 * first / m + 2.0 * second / m**2) ** 0.5
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What it costs to carry the masses that a map reaches to the masses that it should reach.
-
-    Both numbers belong to couplings P of ``sum w_i delta(y_i)`` and ``sum b_i delta(y_i)``, measures on one support.
-
-    Attributes:
-        gap2: ``sum P_ij |y_i - y_j|^2``, an upper bound of their W2^2.
-        excess: ``sum P_ij (|c_i - y_j|^2 - |c_i - y_i|^2)`` with c_i the centroid of cell i: by how much the transport
-            cost changes when the part P_ij of the cell's mass goes to y_j instead of y_i. Added to ``E |x - T(x)|^2``
-            it is the cost of a coupling of source and target, hence an upper bound of W2^2.
-        gap2_stderr: standard error of ``gap2`` when the w_i are counts of samples.
-        excess_stderr: that of ``excess``.
-    """
-
-    gap2: float
-    excess: float
-    gap2_stderr: float = 0.0
-    excess_stderr: float = 0.0
-
-
-def repair(
-    points: np.ndarray,
-    masses: np.ndarray,
-    weights: np.ndarray,
-    centroids: np.ndarray,
-    counts: np.ndarray | None = None,
-) -> Repair:
-    """Couple reached and wanted masses cheaply; see :class:`Repair`.
-
-    For small n both numbers are minima (POT's network simplex), and their errors come from the programmes' duals: a
-    sample in cell i moves the minimum by the dual value of i. Beyond, each is the better of two plans along a k-d
-    ordering of the points, where neighbours in the order are neighbours in space: all mass monotonically, or only the
-    surplus ``(w - b)+`` to the deficit ``(b - w)+``; errors are those of the jackknife over blocks of samples.
-
-    Args:
-        points: y, shape (n, d).
-        masses: w, shape (n,).
-        weights: b, shape (n,).
-        centroids: shape (n, d); a row with w_i = 0 is not read.
-        counts: samples in each cell by independent blocks, shape (blocks, n); without them errors are 0.
-    """
-    w, b = masses / masses.sum(), weights / weights.sum()
-    if np.abs(w - b).sum() <= _ROUNDING:
-        return Repair(0.0, 0.0)
-    scale = float(np.ptp(points, axis=0).max())
-    middle = points.mean(axis=0)
-    y, live = (points - middle) / scale, w > 0
-    c = np.where(live[:, None], (centroids - middle) / scale, 0.0)
-    if len(points) > _EXACT_SUPPORT:
-        order = _kd_order(y)
-        gap2, excess = _monotone_costs(y, c, w, b, order)
-        errors = np.zeros(2)
-        if counts is not None and (used := counts.sum(axis=1) > 0).sum() > 1:
-            without = [counts.sum(axis=0) - counts[k] for k in np.flatnonzero(used)]
-            values = np.array([_monotone_costs(y, c, left / left.sum(), b, order) for left in without])
-            errors = np.sqrt((len(values) - 1) * values.var(axis=0))
-        return Repair(scale**2 * gap2, scale**2 * excess, *(float(scale**2 * error) for error in errors))
-    import ot
-    from scipy.spatial.distance import cdist
-
-    samples = float("inf") if counts is None else float(counts.sum())
-    change = cdist(c[live], y, "sqeuclidean") - ((c - y)[live] ** 2).sum(axis=1)[:, None]
-    minima, spreads = [], []
-    for matrix in (cdist(y[live], y, "sqeuclidean"), change):
-        value, log = ot.emd2(w[live], b, matrix, numItermax=5_000_000, log=True)
-        dual = np.asarray(log["u"]) - w[live] @ log["u"]
-        minima.append(float(value))
-        spreads.append((w[live] @ dual**2 / samples) ** 0.5)
-    gap2, excess = max(minima[0], 0.0), minima[1]
-    return Repair(scale**2 * gap2, scale**2 * excess, *(float(scale**2 * spread) for spread in spreads))
-
-
-def _monotone_costs(
-    y: np.ndarray, c: np.ndarray, w: np.ndarray, b: np.ndarray, order: np.ndarray
-) -> tuple[float, float]:
-    """Squared gap and excess of the better of two monotone plans; entries of c where w = 0 are not read."""
-    difference = (w - b)[order]
-    gaps, excesses = [], []
-    for surplus, deficit in ((w[order], b[order]), (np.maximum(difference, 0.0), np.maximum(-difference, 0.0))):
-        i, j, mass = _monotone_plan(surplus, deficit)
-        i, j = order[i], order[j]
-        gaps.append(float(mass @ ((y[i] - y[j]) ** 2).sum(axis=1)))
-        excesses.append(float(mass @ (((c[i] - y[j]) ** 2).sum(axis=1) - ((c[i] - y[i]) ** 2).sum(axis=1))))
-    return min(gaps), min(excesses)
-
-
-def _monotone_plan(surplus: np.ndarray, deficit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """From, to and mass of the plan that carries one vector of masses to another in the order of their entries."""
-    total = surplus.sum()
-    a, b = np.cumsum(surplus / total), np.cumsum(deficit / deficit.sum())
-    cuts = np.union1d(a, b)
-    cuts = np.concatenate([[0.0], cuts[(cuts > 0) & (cuts < 1)], [1.0]])
-    at = (cuts[1:] + cuts[:-1]) / 2
-    last_from, last_to = np.flatnonzero(surplus)[-1], np.flatnonzero(deficit)[-1]
-    i, j = np.minimum(np.searchsorted(a, at), last_from), np.minimum(np.searchsorted(b, at), last_to)
-    return i, j, total * np.diff(cuts)
-
-
-def _kd_order(points: np.ndarray) -> np.ndarray:
-    """Order of the leaves of a k-d tree: consecutive points are close in space."""
-    from scipy.spatial import cKDTree
-
-    return np.asarray(cKDTree(points, leafsize=4).indices)

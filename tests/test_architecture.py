@@ -21,6 +21,8 @@ RANKS = {
     "loading": 7,
     "measures": 1,
     "potential": 2,
+    "cost_potential": 2,
+    "repair": 2,
     "cells": 3,
     "callbacks": 4,
     "certificate": 4,

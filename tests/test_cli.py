@@ -21,7 +21,7 @@ from otgan.cli import main
 from otgan.cli.common import Common, plain
 
 CLI = Path(__file__).resolve().parents[1] / "otgan" / "cli"
-COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "doctor")
+COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "bench", "doctor")
 CERTIFICATE = {"chi2", "chi2_stderr", "l1", "max_ratio", "empty_cells", "w2_lower", "w2_upper", "n_samples", "exact"}
 
 
@@ -464,3 +464,22 @@ def test_a_closed_pipe_is_silent(run: Path) -> None:
     err = process.stderr.read()
     assert process.wait(timeout=90) == 141
     assert err == ""
+
+
+def test_fit_with_another_cost(points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "cubic"
+    argv = ["fit", str(points), "--out", str(out), "--tol", "0.1", "--json", "--plots"]
+    assert main([*argv, "--p", "3"]) == 0
+    report = document(capsys)
+    assert report["p"] == 3.0 and report["certificate"]["p"] == 3.0
+    assert report["certificate"]["cost_lower"] <= report["certificate"]["cost_upper"]
+    assert report["certificate"]["w2_lower"] is None
+    assert "power_diagram.png" not in {Path(path).name for path in report["pictures"]}
+    assert isinstance(og.load(out).potential, og.KantorovichPotential)
+    assert main(["sample", str(out), "-n", "5", "--out", "-"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert main(["evaluate", str(out), "--n-samples", "1000", "--seed", "0"]) == 0
+    assert "|x-y|^p / p" in capsys.readouterr().out
+    for wrong in ("1", "nan"):
+        assert main([*argv[:2], "--out", str(tmp_path / "other"), "--p", wrong]) == 2
+        assert "p must be" in capsys.readouterr().err

@@ -6,10 +6,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Union
 
 import tyro
 
+from otgan.cli.bench import Bench
 from otgan.cli.common import FAILED, INTERRUPTED, OK, USAGE, Common, UsageError, note, say
 from otgan.cli.demo import Demo
 from otgan.cli.doctor import Doctor
@@ -42,6 +44,7 @@ _COMMANDS: dict[str, type[Common]] = {
     "sample": Sample,
     "evaluate": Evaluate,
     "plot": Plot,
+    "bench": Bench,
     "doctor": Doctor,
 }
 
@@ -74,6 +77,8 @@ def _main(arguments: list[str]) -> int:
 
         say(f"otgan {version('otgan')}")
         return OK
+    # A benchmark's arguments are its own.
+    arguments, passed_on = Bench.split(arguments) if arguments[:1] == ["bench"] else (arguments, [])
     try:
         command: Common = tyro.cli(
             _commands(whole=bool(arguments) and arguments[0] in _COMMANDS),
@@ -84,6 +89,8 @@ def _main(arguments: list[str]) -> int:
         )
     except SystemExit as stop:
         return OK if stop.code in (None, 0) else USAGE
+    if isinstance(command, Bench):
+        command = replace(command, arguments=tuple(passed_on))
     try:
         return command.run()
     except BrokenPipeError:

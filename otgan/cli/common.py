@@ -152,11 +152,11 @@ def pictures_of(result: Result) -> Iterator[tuple[str, Callable[[], Axes] | None
     """Name, drawing function (None where it does not apply) and the reason why not, of every picture of a result."""
     from otgan import plot
 
-    planar = result.potential.dim == 2
+    dim, p = result.potential.dim, result.potential.p
     yield (
         "power_diagram",
-        (lambda: plot.power_diagram(result)) if planar else None,
-        f"a power diagram is drawn in dimension 2, this is dimension {result.potential.dim}",
+        (lambda: plot.power_diagram(result)) if dim == 2 and p == 2.0 else None,
+        f"a power diagram is drawn for p = 2 in dimension 2, this is p = {p:g} in dimension {dim}",
     )
     yield "transport_map", lambda: plot.transport_map(result), ""
     yield "convergence", lambda: plot.convergence(result), ""

@@ -50,6 +50,8 @@ class Fit(Common):
     """Standard normal, uniform on [0,1]^d, or uniform on the unit ball."""
     method: str = "auto"
     """Solver; auto picks one and says why."""
+    p: float = 2.0
+    """Exponent of the cost |x-y|^p / p, above 1; 2 is the quadratic one."""
     tol: Annotated[float | None, optional("NUMBER")] = None
     """Stop at this error: for sampling solvers chi2 of the cell masses."""
     seed: int = 0
@@ -95,6 +97,7 @@ class Fit(Common):
                 source,
                 target,
                 self.method,
+                p=self.p,
                 tol=self.tol,
                 seed=self.seed,
                 max_time=self.max_time,
@@ -146,6 +149,7 @@ def describe(result: Result) -> dict[str, Any]:
         "message": result.message,
         "method": result.method,
         "reason": result.reason,
+        "p": result.potential.p,
         "tol": result.tol,
         "n": result.potential.n,
         "dim": result.potential.dim,

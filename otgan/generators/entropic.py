@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 from otgan._checks import as_positive
 
 if TYPE_CHECKING:
+    from otgan.cost_potential import KantorovichPotential
     from otgan.measures import Source
     from otgan.potential import BrenierPotential
 
 _FACTOR = 4.0
 
 
-def entropic_reg(potential: BrenierPotential, source: Source, factor: float = _FACTOR) -> float:
+def entropic_reg(potential: BrenierPotential | KantorovichPotential, source: Source, factor: float = _FACTOR) -> float:
     """Regularisation of the entropic map, ``eps = factor sqrt(V_x V_y / d) n_eff^(-1/2)``.
 
     ``V_x = E |x - E x|^2`` and ``V_y = sum_i b_i |y_i - E y|^2`` are the total variances of source and target, so that
     ``sqrt(V_x V_y / d)`` is the standard deviation of a score ``<x, y>`` between independent isotropic points, and
     ``n_eff = 1 / sum_i b_i^2`` is n for uniform weights (Kish's effective sample size). Scaling source or target scales
-    eps with it; shifts leave it alone.
+    eps with it; shifts leave it alone. For a cost ``|x - y|^p / p`` with p != 2 a score varies ``r^(p - 2)`` times as
+    much, ``r^2 = E |x - y|^2`` for independent x and y, and eps has that factor too.
 
     The rate is that of Pooladian, Divol, Niles-Weed, "Minimax estimation of discontinuous optimal transport maps"
     (ICML 2023): with ``eps ~ n^(-1/2)`` the entropic map attains the minimax rate ``n^(-1/2)`` in every dimension. The
@@ -50,5 +52,9 @@ def entropic_reg(potential: BrenierPotential, source: Source, factor: float = _F
     weights, points = potential.weights.double(), potential.points.double()
     target_variance = float(weights @ ((points - weights @ points) ** 2).sum(dim=1))
     deviations = source.variance**0.5 * target_variance**0.5
+    if potential.p != 2.0:
+        apart = source.mean - (weights @ points).cpu()
+        distance2 = source.variance + target_variance + float(apart @ apart)
+        factor *= distance2 ** (potential.p / 2 - 1) if distance2 > 0.0 else 1.0
     eps = factor * deviations * (float(weights.square().sum()) / source.dim) ** 0.5
     return eps if eps > 0.0 else factor

@@ -158,6 +158,10 @@ def _polyhedra(
 
 def _unpack(given: Result | BrenierPotential, source: Source | None) -> tuple[BrenierPotential, Source]:
     if isinstance(given, Result):
+        if not isinstance(given.potential, BrenierPotential):
+            raise ValueError(
+                f"cells_3d draws power cells, which belong to p = 2; this result has p = {given.potential.p:g}."
+            )
         potential, source = given.potential, given.source if source is None else source
     elif isinstance(given, BrenierPotential):
         potential = given

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
+    from otgan.cost_potential import KantorovichPotential
     from otgan.measures import Source
     from otgan.potential import BrenierPotential
 
@@ -90,7 +91,9 @@ def mass_histogram(result: Result, n_samples: int | None = None, seed: int | Non
     return ax
 
 
-def cell_counts(potential: BrenierPotential, source: Source, m: int, seed: int | None) -> NDArray[np.int64]:
+def cell_counts(
+    potential: BrenierPotential | KantorovichPotential, source: Source, m: int, seed: int | None
+) -> NDArray[np.int64]:
     """How many of m fresh samples fall into each cell, shape (n,)."""
     device, dtype = potential.points.device, potential.points.dtype
     stream = make_generator(seed, None, device)

@@ -97,7 +97,7 @@ def coarse_start(x: Tensor, scores: Scores, b: Floats, start: Start, pause: Call
         h = start.heights
         if groups.count > 1:
             h = _balanced(x, scores, b, h, groups, pause)
-        if groups.count < n:
+        if groups.count < n and scores.p == 2.0:
             lifted = _lifted(x, scores, b, h, groups, pause)
             if lifted is not None:
                 h = _balanced(x, scores, b, lifted, groups, pause) if groups.count > 1 else lifted

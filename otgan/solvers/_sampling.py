@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otgan.potential import Standardization, voronoi_heights
+from otgan.potential import Standardization
 from otgan.solvers._scores import Scores
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class Stream:
         self.generator = problem.generator
         if self.generator.device.type != self.device.type:
             self.generator = torch.Generator(self.device).manual_seed(problem.generator.initial_seed())
-        self.change = Standardization.of(problem.source, problem.target)
-        self.scores = Scores(self._targets(torch.float32))
-        self.unit = self.change.source_scale * self.change.target_scale
+        self.change = Standardization.of(problem.source, problem.target, problem.p)
+        self.scores = Scores(self._targets(torch.float32), problem.p)
         zero = torch.zeros(_CHUNK, dtype=torch.float64, device=points.device)
         self.offset = torch.cat([self.change.heights(zero[: len(part)], part) for part in points.split(_CHUNK)])
         self.drawn = 0
@@ -67,11 +66,11 @@ class Stream:
 
     def first_heights(self) -> Floats:
         """Heights of the Voronoi cells, shape (n,)."""
-        return torch.cat([voronoi_heights(part) for part in self.scores.y.split(_CHUNK)]).cpu().numpy()
+        return torch.cat([self.change.voronoi(part) for part in self.scores.y.split(_CHUNK)]).double().cpu().numpy()
 
     def heights(self, h: Floats) -> Tensor:
         """Heights of this problem's own units, shape (n,), float64."""
-        return self.unit * torch.from_numpy(h).to(self.targets_device) + self.offset
+        return self.change.height_scale * torch.from_numpy(h).to(self.targets_device) + self.offset
 
     # --------------------------------------------------------------- samples
 
@@ -130,7 +129,7 @@ class Stream:
 
     def _widen(self) -> None:
         count = self.scores.count
-        self.scores = Scores(self._targets(torch.float64))
+        self.scores = Scores(self._targets(torch.float64), self.problem.p)
         self.scores.count = count
         self.kept = [x.double() for x in self.kept]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from otgan import kernels
 from otgan._checks import as_count, as_positive
 from otgan.certificate import chi2_estimate
-from otgan.potential import Standardization, fix_gauge, voronoi_heights
+from otgan.potential import Standardization, fix_gauge
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class Adam:
     means the same whatever the units of the data; it starts from Voronoi heights, dead cells revived by a c-transform;
     it averages the iterates (Polyak, Juditsky 1992) and judges the average on fresh samples; and when that no longer
     improves it doubles the samples and lowers the step.
+
+    For a cost ``|x - y|^p / p`` with p != 2 the heights are the dual values psi of the scores
+    ``psi_i - |x - y_i|^p / p``, and nothing else changes: the gradient is the same.
 
     ``tol`` bounds chi2 of the masses, estimate plus one standard error; no cell may be empty that should not be.
 
@@ -66,6 +69,7 @@ class Adam:
             as_count(getattr(self, setting), setting, 1)
 
     name = "adam"
+    any_cost = True
 
     def default_tol(self, target: DiscreteMeasure) -> float:
         """Chi2 of one percent."""
@@ -83,13 +87,13 @@ class _Run:
         self.solver, self.problem, self.tol, self.clock, self.callback = solver, problem, tol, clock, callback
         target = problem.target
         self.n, device = target.n, target.points.device
-        self.change = Standardization.of(problem.source, target)
+        self.change = Standardization.of(problem.source, target, problem.p)
         self.y64 = self.change.target(target.points)
         self.y = self.y64.to(torch.float32)
         self.b = target.weights.to(device)
         self.batch = min(solver.batch or min(max(2 * self.n, 1024), 65536), solver.max_batch)
-        self.step = solver.lr * math.sqrt(target.dim)
-        self.h = fix_gauge(voronoi_heights(self.y64), self.b)
+        self.step = solver.lr * self.change.score_scale
+        self.h = fix_gauge(self.change.voronoi(self.y64), self.b)
         self.first, self.second = torch.zeros_like(self.h), torch.zeros_like(self.h)
         self.adam_steps = 0
         self.average, self.averaged = self.h.clone(), 0
@@ -109,14 +113,16 @@ class _Run:
         h = heights.to(torch.float32)
         while m > 0:
             size = min(m, 1 << 16)
-            total += torch.bincount(kernels.assign(self.draw(size), self.y, h).index, minlength=self.n)
+            cell = kernels.assign(self.draw(size), self.y, h, p=self.problem.p).index
+            total += torch.bincount(cell, minlength=self.n)
             m -= size
         return total
 
     def revive(self) -> None:
         """Raise every height until its cell touches a sample: ``h_i += min_x u_h(x) - <x, y_i> - h_i``."""
         x = self.draw(_REVIVAL_SAMPLES)
-        self.h += kernels.slack(x, self.y, self.h.to(torch.float32)).double().clamp_min(0.0)
+        gaps = kernels.slack(x, self.y, self.h.to(torch.float32), p=self.problem.p)
+        self.h += gaps.double().clamp_min(0.0)
         self.h = fix_gauge(self.h, self.b)
 
     def descend(self) -> float:

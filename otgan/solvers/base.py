@@ -35,11 +35,17 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Problem:
-    """A source, a target, a stream of random numbers, where progress is saved and who looks on, if anyone."""
+    """A source, a target, a stream of random numbers, the exponent of the cost ``|x - y|^p / p``, and who takes part.
+
+    Attributes:
+        checkpoint: where progress is saved, if anywhere.
+        observer: who is shown the batches, if anyone.
+    """
 
     source: Source
     target: DiscreteMeasure
     generator: torch.Generator
+    p: float = 2.0
     checkpoint: Checkpoint | None = None
     observer: Observer | None = None
 
@@ -83,7 +89,10 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a solver hands to :func:`otgan.solve`: heights in the problem's own units, shape (n,), float64."""
+    """What a solver hands to :func:`otgan.solve`: heights in the problem's own units, shape (n,), float64.
+
+    For p != 2 the heights are the dual values psi_i of the scores ``psi_i - |x - y_i|^p / p``.
+    """
 
     heights: Tensor
     status: Status
@@ -100,7 +109,10 @@ class Outcome:
 
 
 class Solver(Protocol):
-    """A frozen dataclass of settings, called on a problem."""
+    """A frozen dataclass of settings, called on a problem.
+
+    One with a class attribute ``any_cost = True`` heeds ``problem.p``; others are given problems with p = 2 only.
+    """
 
     @property
     def name(self) -> str:

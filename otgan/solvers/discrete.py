@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch
 from otgan.certificate import Certificate
 from otgan.measures import Empirical
 from otgan.potential import Standardization, fix_gauge, heights_from_dual
+from otgan.repair import power_cost
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 from otgan.solvers.result import Plan
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
 
     from otgan.callbacks import Callback
     from otgan.measures import DiscreteMeasure
+    from otgan.solvers.result import Status
 
     Floats = NDArray[np.float64]
+    Sparse = tuple[NDArray[np.intp], NDArray[np.intp], Floats]  # rows, columns and masses of a plan
+    Own = tuple[float, float, Floats, Floats]
 
 _ROUNDING = 1e-9  # of the smaller of the two masses that an entry of the plan joins
 _INTERIOR = 5000  # targets up to which ties are resolved by an interior dual: n^2 numbers
@@ -33,6 +38,8 @@ _SWEEPS = 20
 @dataclass(frozen=True)
 class Discrete:
     """Exact optimal transport of weighted samples, ``min_P sum P_ki |x_k - y_i|^2`` over couplings P.
+
+    For p != 2 the cost is ``|x_k - y_i|^p / p``, of value, plan and duals alike.
 
     Solved by the network simplex of POT (Bonneel et al., "Displacement interpolation using Lagrangian mass
     transport", 2011). Its dual vertex leaves ties: a source point that goes to one target is often as well served by
@@ -51,6 +58,7 @@ class Discrete:
     max_iter: int = 100_000_000
 
     name = "discrete"
+    any_cost = True
 
     def default_tol(self, target: DiscreteMeasure) -> float:
         """Not used: the simplex ends at a vertex."""
@@ -74,25 +82,24 @@ class Discrete:
             )
         a, b = source.weights.numpy(), target.weights.cpu().numpy()
         # In standardised coordinates the plan is the same, and no side's digits drown in the other's.
-        change = Standardization.of(source, target)
+        change = Standardization.of(source, target, problem.p)
         xs = change.source(source.points.double().cpu()).numpy()
         ys = change.target(target.points.cpu()).numpy()
-        cost = _squared_distances(xs, ys)
+        cost = _costs(xs, ys, problem.p)
+
+        def outcome(g: Floats, status: Status, message: str, **found: Any) -> Outcome:
+            dual = torch.from_numpy(g)
+            scaled = heights_from_dual(torch.from_numpy(ys), dual) if problem.p == 2.0 else dual
+            heights = fix_gauge(change.heights(scaled, target.points.cpu()), target.weights.cpu())
+            return Outcome(heights.to(target.points.device), status, message, n_iter=1, n_scores=m * n, **found)
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an early end becomes a status below
             plan, log = ot.emd(a, b, cost, numItermax=self.max_iter, log=True)
         start = np.asarray(log["v"], dtype=np.float64)
         if log["result_code"] != 1:
-            heights = change.heights(
-                heights_from_dual(torch.from_numpy(ys), torch.from_numpy(start)), target.points.cpu()
-            )
-            return Outcome(
-                heights=fix_gauge(heights, target.weights.cpu()).to(target.points.device),
-                status="max_iter",
-                message=f"The network simplex ended before its optimum ({log['warning']}): raise max_iter.",
-                n_iter=1,
-                n_scores=m * n,
-            )
+            message = f"The network simplex ended before its optimum ({log['warning']}): raise max_iter."
+            return outcome(start, "max_iter", message)
         # What is left over where the two sides' sums differ in the last bit is no mass.
         plan[plan <= _ROUNDING * np.minimum(a[:, None], b)] = 0.0
         rows, cols = np.nonzero(plan)
@@ -107,57 +114,80 @@ class Discrete:
         message += (
             f" {tied} source points are served as well by another target, where the map sends them." if tied else ""
         )
-        # Back: |x - y|^2 = pq |x' - y'|^2 + p (p - q) |x'|^2 + q (q - p) |y'|^2, and then the shift of the means.
-        p, q = change.source_scale, change.target_scale
-        shift = change.source_shift.numpy() - change.target_shift.numpy()
-        xc, yc = p * xs, q * ys
         mass = plan[rows, cols]
-        value = float(mass @ ((xc[rows] - yc[cols]) ** 2).sum(axis=1)) + float(shift @ shift)
-        g_centred = p * q * g + q * (q - p) * (ys**2).sum(axis=1)
-        f_centred = p * q * f + p * (p - q) * (xs**2).sum(axis=1)
-        dual = float(a @ f_centred + b @ g_centred) + float(shift @ shift)
-        target_dual = torch.from_numpy(g_centred - 2 * yc @ shift + shift @ shift)
-        source_dual = torch.from_numpy(f_centred + 2 * xc @ shift)
+        own = _power_units if problem.p != 2.0 else _square_units
+        value, dual, source_dual, target_dual = own(change, xs, ys, f, g, (rows, cols, mass), a, b, problem.p)
         from scipy.sparse import coo_array
 
-        heights = change.heights(heights_from_dual(torch.from_numpy(ys), torch.from_numpy(g)), target.points.cpu())
-        return Outcome(
-            heights=fix_gauge(heights, target.weights.cpu()).to(target.points.device),
-            status="converged",
-            message=message,
-            n_iter=1,
-            n_scores=m * n,
-            plan=Plan(coo_array((mass, (rows, cols)), shape=(m, n)), source_dual, target_dual),
+        matrix = coo_array((mass, (rows, cols)), shape=(m, n))
+        return outcome(
+            g,
+            "converged",
+            message,
+            plan=Plan(matrix, torch.from_numpy(source_dual), torch.from_numpy(target_dual)),
             value=value,
-            certificate=_certificate(plan, b, value, min(dual, value)),
+            certificate=_certificate(plan, b, value, min(dual, value), problem.p),
         )
 
 
-def _certificate(plan: Floats, weights: Floats, value: float, dual: float) -> Certificate:
+def _square_units(
+    change: Standardization, xs: Floats, ys: Floats, f: Floats, g: Floats, plan: Sparse, a: Floats, b: Floats, _: float
+) -> Own:
+    """Value, dual value and duals of |x - y|^2 from those in standardised coordinates.
+
+    ``|x - y|^2 = pq |x' - y'|^2 + p (p - q) |x'|^2 + q (q - p) |y'|^2``, and then the shift of the means.
+    """
+    rows, cols, mass = plan
+    p, q = change.source_scale, change.target_scale
+    shift = change.source_shift.numpy() - change.target_shift.numpy()
+    xc, yc = p * xs, q * ys
+    value = float(mass @ ((xc[rows] - yc[cols]) ** 2).sum(axis=1)) + float(shift @ shift)
+    g_centred = p * q * g + q * (q - p) * (ys**2).sum(axis=1)
+    f_centred = p * q * f + p * (p - q) * (xs**2).sum(axis=1)
+    dual = float(a @ f_centred + b @ g_centred) + float(shift @ shift)
+    return value, dual, f_centred + 2 * xc @ shift, g_centred - 2 * yc @ shift + shift @ shift
+
+
+def _power_units(
+    change: Standardization, xs: Floats, ys: Floats, f: Floats, g: Floats, plan: Sparse, a: Floats, b: Floats, p: float
+) -> Own:
+    """Value, dual value and duals of ``|x - y|^p / p``: one scale for all."""
+    rows, cols, mass = plan
+    one = change.target_scale**p
+    value = one * float(mass @ power_cost(xs[rows] - ys[cols], p))
+    return value, one * float(a @ f + b @ g), one * f, one * g
+
+
+def _certificate(plan: Floats, weights: Floats, value: float, dual: float, p: float) -> Certificate:
     """Masses of the plan, and weak duality against its cost: both exact to rounding."""
     masses = plan.sum(axis=0)
+    value, dual = max(value, 0.0), max(dual, 0.0)
+    square = p == 2.0  # the value is then W2^2, and otherwise W_p^p / p
     return Certificate(
         chi2=float(((masses - weights) ** 2 / weights).sum()),
         chi2_stderr=0.0,
         l1=float(np.abs(masses - weights).sum()),
         max_ratio=float(np.abs(masses / weights - 1).max()),
         empty_cells=int((masses == 0).sum()),
-        w2_lower=max(dual, 0.0) ** 0.5,
-        w2_upper=max(value, 0.0) ** 0.5,
+        w2_lower=dual**0.5 if square else math.nan,
+        w2_upper=value**0.5 if square else math.nan,
         n_samples=0,
         n_targets=len(weights),
         exact=True,
-        dual=dual / 2,
-        transport_cost=value,
+        dual=dual / 2 if square else dual,
+        transport_cost=value if square else p * value,
         target_gap=0.0,
+        p=p,
+        cost_lower=dual / 2 if square else dual,
+        cost_upper=value / 2 if square else value,
     )
 
 
-def _squared_distances(x: Floats, y: Floats) -> Floats:
-    """``|x_k - y_i|^2`` without cancellation, shape (m, n)."""
+def _costs(x: Floats, y: Floats, p: float) -> Floats:
+    """``|x_k - y_i|^2`` without cancellation, for p != 2 ``|x_k - y_i|^p / p``, shape (m, n)."""
     from scipy.spatial.distance import cdist
 
-    return np.asarray(cdist(x, y, "sqeuclidean"))
+    return np.asarray(cdist(x, y, "sqeuclidean") if p == 2.0 else cdist(x, y) ** p / p)
 
 
 def _interior_dual(cost: Floats, rows: NDArray[np.intp], cols: NDArray[np.intp], start: Floats) -> Floats:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from otgan._checks import as_count, as_positive
+from otgan._checks import as_count, as_exponent, as_positive
 from otgan.callbacks import Progress
 from otgan.cells import has_exact_cells
 from otgan.certificate import certify
+from otgan.cost_potential import KantorovichPotential
 from otgan.measures import DiscreteMeasure, Empirical, Source
-from otgan.potential import BrenierPotential, Standardization, fix_gauge, voronoi_heights
+from otgan.potential import BrenierPotential, Standardization, fix_gauge
 from otgan.solvers.adam import Adam
 from otgan.solvers.base import Outcome, Problem, Solver, Stopwatch
 from otgan.solvers.checkpoint import Checkpoint, fingerprint
@@ -48,6 +49,7 @@ def solve(
     target: DiscreteMeasure | ArrayLike,
     method: str | Solver = "auto",
     *,
+    p: float = 2.0,
     tol: float | None = None,
     seed: int | None = 0,
     max_time: float | None = None,
@@ -66,10 +68,15 @@ def solve(
     Minimises the convex energy ``E(h) = integral u_h dmu - <b, h>``, whose gradient is ``w(h) - b``; at the minimum
     ``T_h = grad u_h`` is the optimal transport map from the source to the target for the cost |x-y|^2.
 
+    For another strictly convex cost ``|x - y|^p / p`` the unknowns are the dual values psi of the cells of
+    ``psi_i - |x - y_i|^p / p``; the energy is then ``-E phi - <b, psi>``, minus the Kantorovich dual, and the potential
+    a :class:`~otgan.KantorovichPotential`.
+
     Args:
         source: mu, a measure of :mod:`otgan.measures`.
         target: nu, or its points, shape (n, d) (uniform weights).
         method: "auto", a name in :data:`SOLVERS`, or a solver object such as ``Adam(lr=0.1)``.
+        p: exponent of the cost, > 1. For p != 2 "discrete" and "adam" know the way.
         tol: the bar, in the solver's own error: chi2 of the masses for sampling solvers, ``max_i |w_i/b_i - 1|`` for
             "newton".
         seed: of all random numbers; the same seed gives the same answer on the same machine. ``None``: a fresh one.
@@ -102,6 +109,7 @@ def solve(
             f"source must be a measure such as og.UniformBox(dim=2), got {type(source).__name__}; "
             "for points use og.Empirical(points)."
         )
+    p = as_exponent(p)
     nu = DiscreteMeasure.of(target)
     if source.dim != nu.dim:
         raise ValueError(f"source has dimension {source.dim} but the target's points have dimension {nu.dim}.")
@@ -111,12 +119,12 @@ def solve(
         max_time = as_positive(max_time, "max_time")
     if max_iter is not None:
         options["max_iter"] = as_count(max_iter, "max_iter", 1)
-    solver, reason = _pick(source, nu, method, options)
+    solver, reason = _pick(source, nu, method, options, p)
     bar = as_positive(tol, "tol") if tol is not None else solver.default_tol(nu)
     root = _root_seed(seed)
     generator = torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0))
-    progress_file = _checkpoint(checkpoint, checkpoint_every, solver, source, nu, bar, root)
-    problem = Problem(source, nu, generator, progress_file, observer)
+    saving = _checkpoint(checkpoint, checkpoint_every, solver, fingerprint(source, nu, bar, root, p))
+    problem = Problem(source, nu, generator, p, saving, observer)
     shown = Progress(options.get("max_iter")) if progress else None
     clock = Stopwatch(max_time)
     try:
@@ -127,7 +135,11 @@ def solve(
         if shown is not None:
             shown.close()
     seconds = clock.seconds
-    potential = BrenierPotential(nu.points, outcome.heights, nu.weights, center=source.mean)
+    potential: BrenierPotential | KantorovichPotential
+    if p == 2.0:
+        potential = BrenierPotential(nu.points, outcome.heights, nu.weights, center=source.mean)
+    else:
+        potential = KantorovichPotential(nu.points, outcome.heights, nu.weights, p)
     certificate = outcome.certificate
     if certificate is None:
         stream = torch.Generator(device=nu.points.device).manual_seed(_stream(root, _CERTIFY_STREAM))
@@ -162,8 +174,23 @@ def solve(
     return result
 
 
-def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any]) -> tuple[Solver, str]:
+def _pick(
+    source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any], p: float
+) -> tuple[Solver, str]:
     """The solver and the reason for it."""
+    solver, reason = _named(source, target, method, options, p)
+    if p != 2.0 and not getattr(solver, "any_cost", False):
+        known = ", ".join(repr(name) for name, kind in SOLVERS.items() if getattr(kind, "any_cost", False))
+        raise ValueError(
+            f"method={solver.name!r} knows the quadratic cost only (p = 2, cells with flat walls), got p = {p:g}; use "
+            f"'auto' or one of {known}."
+        )
+    return solver, reason
+
+
+def _named(
+    source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any], p: float
+) -> tuple[Solver, str]:
     if not isinstance(method, str):
         if isinstance(method, type) or not callable(method):
             raise TypeError(f"method must be 'auto', one of {sorted(SOLVERS)} or a solver object, got {method!r}.")
@@ -174,7 +201,7 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         if isinstance(source, Empirical) and source.m * target.n <= _EXACT_SIZE:
             method = "discrete"
             reason = f"Picked the exact network simplex: the source has {source.m} points, the target {target.n}."
-        elif has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
+        elif p == 2.0 and has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
             method = "newton"
             reason = f"Picked Newton on exact cells: they are known for {source!r}."
         elif source.dim == 1:
@@ -200,20 +227,14 @@ def _pick(source: Source, target: DiscreteMeasure, method: str | Solver, options
         ) from None
 
 
-def picks(source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any]) -> str:
+def picks(
+    source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any], p: float = 2.0
+) -> str:
     """Name of the solver that :func:`solve` would run."""
-    return _pick(source, target, method, options)[0].name
+    return _pick(source, target, method, options, p)[0].name
 
 
-def _checkpoint(
-    path: str | Path | None,
-    every: float,
-    solver: Solver,
-    source: Source,
-    target: DiscreteMeasure,
-    tol: float,
-    seed: int,
-) -> Checkpoint | None:
+def _checkpoint(path: str | Path | None, every: float, solver: Solver, problem: str) -> Checkpoint | None:
     """Where the solver saves its progress, or an error for those that do not."""
     every = as_positive(every, "checkpoint_every")
     if path is None:
@@ -223,14 +244,14 @@ def _checkpoint(
             f"checkpoint is for method='stochastic-newton'; method={solver.name!r} runs here and saves no progress. "
             "Leave checkpoint out, or ask for that method."
         )
-    return Checkpoint(path, every, fingerprint(source, target, solver.course(), tol, seed))
+    return Checkpoint(path, every, f"{problem} {solver.course()}")
 
 
 def _untouched(problem: Problem) -> Outcome:
     """Voronoi heights, for a solver that was interrupted before it had anything better."""
-    change = Standardization.of(problem.source, problem.target)
+    change = Standardization.of(problem.source, problem.target, problem.p)
     points = problem.target.points
-    heights = change.heights(voronoi_heights(change.target(points)), points)
+    heights = change.heights(change.voronoi(change.target(points)), points)
     weights = problem.target.weights.to(points.device)
     message = "Interrupted before the first step; heights are those of Voronoi cells."
     return Outcome(fix_gauge(heights, weights), "interrupted", message, n_iter=0)

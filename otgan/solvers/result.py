@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from otgan.certificate import Certificate
+    from otgan.cost_potential import KantorovichPotential
     from otgan.measures import DiscreteMeasure, Source
     from otgan.potential import BrenierPotential
 
@@ -20,12 +21,12 @@ Status = Literal["converged", "max_iter", "max_time", "stalled", "interrupted", 
 
 @dataclass(frozen=True)
 class Plan:
-    """An optimal coupling of two discrete measures.
+    """An optimal coupling of two discrete measures, with its duals for the cost |x-y|^2; ``|x-y|^p / p`` for p != 2.
 
     Attributes:
         matrix: sparse (m, n) coupling with row sums a and column sums b.
-        source_dual: f, shape (m,), for the cost |x-y|^2.
-        target_dual: g, shape (n,): ``f_k + g_i <= |x_k - y_i|^2``, with equality where the plan has mass.
+        source_dual: f, shape (m,).
+        target_dual: g, shape (n,): ``f_k + g_i`` is at most the cost of (x_k, y_i), and equal where the plan has mass.
     """
 
     matrix: coo_array
@@ -38,7 +39,8 @@ class Result:
     """Outcome of :func:`otgan.solve`.
 
     Attributes:
-        potential: the Brenier potential: generator, critic and masses are read off it.
+        potential: the Brenier potential (for p != 2 the Kantorovich potential): generator, critic and masses are read
+            off it.
         source: mu.
         target: nu, duplicates merged.
         method: the solver that ran.
@@ -53,12 +55,12 @@ class Result:
         history: one dictionary a measurement.
         certificate: masses and W2 on samples that the solver did not see.
         plan: the optimal coupling, where the source is discrete and the method exact.
-        value: ``W2^2(mu, nu)``, where it was computed exactly (not sampled).
+        value: ``W2^2(mu, nu)``, for p != 2 the least cost ``W_p^p / p``, where it was computed exactly (not sampled).
         masses: exact cell masses ``w_i``, shape (n,), where the solver integrates.
         centroids: exact centres of mass of the cells, shape (n, d), likewise: the best constant inverse of the map.
     """
 
-    potential: BrenierPotential
+    potential: BrenierPotential | KantorovichPotential
     source: Source
     target: DiscreteMeasure
     method: str

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
 from otgan import io
 from otgan.certificate import Certificate
+from otgan.cost_potential import KantorovichPotential
 from otgan.measures import DiscreteMeasure
 from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
@@ -43,6 +44,8 @@ def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
     config["certificate"] = result.certificate.to_dict()
     config["source"], tensors = pack_source(result.source)
     tensors |= {f"potential.{name}": t for name, t in result.potential.state_dict().items()}
+    if result.potential.p != 2.0:
+        config["p"] = result.potential.p
     tensors["target.index"] = result.target.index
     for name in ("masses", "centroids"):
         if (values := getattr(result, name)) is not None:
@@ -64,21 +67,29 @@ def unpack_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
     """Inverse of :func:`pack_result`."""
     source = unpack_source(config["source"], tensors)
     state = _under(tensors, "potential.")
-    potential = BrenierPotential(**state)
+    potential = (
+        KantorovichPotential(state["points"], state["psi"], state["weights"], config["p"])
+        if "p" in config
+        else BrenierPotential(**state)
+    )
     target = DiscreteMeasure(state["points"], state["weights"])
     target.index = _index(tensors["target.index"], target.n)
     return Result(
         potential=potential,
         source=source,
         target=target,
-        certificate=Certificate(
-            **{f.name: _number(config["certificate"], f.name, f.type) for f in fields(Certificate)}
-        ),
+        certificate=_certificate(config["certificate"]),
         masses=tensors.get("cells.masses"),
         centroids=tensors.get("cells.centroids"),
         plan=_plan(_under(tensors, "plan."), source, target),
         **{name: _number(config, name, _PLAIN[name]) for name in _PLAIN},
     )
+
+
+def _certificate(config: dict[str, Any]) -> Certificate:
+    """The certificate; what later versions added has its default where it is missing."""
+    known = [f for f in fields(Certificate) if f.name in config or f.default is MISSING]
+    return Certificate(**{f.name: _number(config, f.name, f.type) for f in known})
 
 
 def _number(config: dict[str, Any], name: str, kind: Any) -> Any:

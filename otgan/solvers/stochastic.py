@@ -70,7 +70,7 @@ class StochasticNewton:
             as_count(getattr(self, setting), setting, least)
 
     name = "stochastic-newton"
-    resumable = True
+    any_cost = True
 
     def default_tol(self, target: DiscreteMeasure) -> float:
         """Chi2 of one percent."""
