@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,6 +32,7 @@ class Pairs:
         held_index: (k,), each target once.
         targets: t_i, (n, d).
         start: mean of the source points of each cell, (n, d): where conjugates start.
+        order: the shuffled rows of the current epoch, by (seed, epoch).
     """
 
     coordinates: Coordinates
@@ -40,6 +42,7 @@ class Pairs:
     held_index: Tensor
     targets: Tensor
     start: Tensor
+    order: dict[tuple[int, int], Tensor] = field(default_factory=dict, repr=False)
 
     def batch(self, step: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
         """Points z and numbers i of one step, shuffled anew each epoch.
@@ -49,20 +52,12 @@ class Pairs:
         size = min(size, len(self.z))
         per_epoch = len(self.z) // size
         epoch, place = divmod(step, per_epoch)
-        rows = _permutation(len(self.z), seed, epoch)[place * size : (place + 1) * size].to(self.z.device)
+        if (seed, epoch) not in self.order:
+            self.order.clear()  # one epoch at a time
+            stream = torch.Generator().manual_seed((seed * 1_000_003 + epoch) & 0x7FFF_FFFF_FFFF_FFFF)
+            self.order[seed, epoch] = torch.randperm(len(self.z), generator=stream)
+        rows = self.order[seed, epoch][place * size : (place + 1) * size].to(self.z.device)
         return self.z[rows], self.index[rows]
-
-
-_kept: dict[tuple[int, int, int], Tensor] = {}
-
-
-def _permutation(m: int, seed: int, epoch: int) -> Tensor:
-    key = (m, seed, epoch)
-    if key not in _kept:
-        _kept.clear()  # one epoch at a time
-        stream = torch.Generator().manual_seed((seed * 1_000_003 + epoch) & 0x7FFF_FFFF_FFFF_FFFF)
-        _kept[key] = torch.randperm(m, generator=stream)
-    return _kept[key]
 
 
 def pairs_wanted(n: int, dim: int) -> int:
@@ -76,7 +71,8 @@ def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, v
     count = pairs_wanted(potential.n, potential.dim) if count is None else count
     stream = torch.Generator(device=device).manual_seed(seed)
     x = source.sample(count, generator=stream, device=device)
-    return as_pairs(potential, x, potential.assign(x), validation, seed)
+    index = deepcopy(potential).float().assign(x)  # pairs need no more than float32, targets often are float64
+    return as_pairs(potential, x, index, validation, seed)
 
 
 def as_pairs(potential: BrenierPotential, x: Tensor, index: Tensor, validation: float, seed: int) -> Pairs:

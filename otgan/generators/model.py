@@ -52,8 +52,8 @@ class OTGAN:
 
     Args:
         source: mu; a standard Gaussian of the data's dimension when left out.
-        generator: "icnn" (gradient of a convex network), "mlp", "entropic" (smoothed map), "nearest" (T_h itself, copies
-            of the data) or a torch module (m, d) -> (m, d).
+        generator: "icnn" (gradient of a convex network), "mlp", "entropic" (smoothed map), "nearest" (T_h itself, which
+            copies the data) or a torch module (m, d) -> (m, d).
         method: solver, as for :func:`otgan.solve`.
         tol: of the solve; 0.05 in chi2 for sampling solvers when left out.
         seed: of everything random.

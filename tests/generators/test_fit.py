@@ -127,6 +127,8 @@ def test_entropic_generator_defaults_to_the_rule(solved):
 def test_a_module_of_the_callers_own_is_trained(solved):
     source, root, potential = solved
     own = nn.Linear(3, 3)
+    nn.init.zeros_(own.weight)
+    nn.init.zeros_(own.bias)
     generator = fit_generator(potential, source, own, steps=150, batch=256, pairs=10_000, lr=0.05)
     assert isinstance(generator, NetworkGenerator) and generator.network is own
     assert error(generator, root, source) < 0.8 * error(NearestGenerator(potential, source), root, source)
