@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, plot
+    from otgan import kernels, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.loading import load
     from otgan.measures import (
@@ -53,6 +53,7 @@ _HOME = {
     "certify": "certificate",
     "kernels": "",
     "load": "loading",
+    "metrics": "",
     "plot": "",
     "quantize": "solvers",
     "solve": "solvers",
@@ -75,6 +76,7 @@ __all__ = [
     "certify",
     "kernels",
     "load",
+    "metrics",
     "plot",
     "quantize",
     "solve",
