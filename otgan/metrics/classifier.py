@@ -29,9 +29,10 @@ def c2st(
     shares; each fold is classified by a copy of the classifier that was trained on the others, and the accuracy is
     that over all points. Coordinates are scaled to zero mean and unit variance with the training folds' figures.
 
-    For clouds of one law it is 1/2 in the mean, whatever the classifier, with a standard deviation of about
-    ``(4 N)^(-1/2)``, N the points of both clouds. The power depends on the classifier: trees (the default) see
-    differences of shape in any dimension, "logistic" shifts of the mean only, and those better.
+    For clouds of one law it is 1/2 in the mean, whatever the classifier. Its standard deviation, N the points of both
+    clouds, is ``(4 N)^(-1/2)`` for the parts of one split and up to 1.4 times that here, where folds serve both to
+    train and to test. The power depends on the classifier: trees (the default) see differences of shape in any
+    dimension, "logistic" shifts of the mean only, and those better.
 
     Args:
         a: (m, d), at least ``folds`` points.
@@ -42,7 +43,7 @@ def c2st(
         seed: of the cut, the folds and the built-in classifiers.
 
     Returns:
-        Accuracy between 0 and 1, and its binomial standard error.
+        Accuracy between 0 and 1, and its binomial standard error, which is that lower figure.
 
     Raises:
         ValueError: for bad shapes, NaN, too few points or an unknown classifier.

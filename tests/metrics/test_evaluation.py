@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -158,3 +160,23 @@ def test_the_seed_decides_and_tensors_do() -> None:
     )
     assert first == again
     assert first != M.evaluate(x, TEST, train=TRAIN, names=names, seed=5)
+
+
+@pytest.mark.slow
+def test_large_clouds_fit_in_memory() -> None:
+    """Ten thousand against ten thousand points: one matrix of their distances in float32 would be 400 MB."""
+    program = (
+        "import resource, torch, otgan as og\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "x = torch.randn(3, 10_000, 3, generator=torch.Generator().manual_seed(0))\n"
+        "names = [name for name in og.metrics.NAMES if name not in ('w2', 'c2st')]\n"
+        "og.metrics.evaluate(x[0, :300], x[1, :300], train=x[2, :300], names=names, n_null=2)\n"
+        "before = peak()\n"
+        "found = og.metrics.evaluate(x[0], x[1], train=x[2], names=names, n_null=2)\n"
+        "print(peak() - before, len(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    grown, count = done.stdout.split()
+    assert int(count) == len(NAMES) - 2
+    assert float(grown) < 200
