@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, plot
+    from otgan import kernels, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -60,6 +60,7 @@ _HOME = {
     "fit_generator": "generators",
     "kernels": "",
     "load": "loading",
+    "metrics": "",
     "plot": "",
     "quantize": "solvers",
     "solve": "solvers",
@@ -86,6 +87,7 @@ __all__ = [
     "fit_generator",
     "kernels",
     "load",
+    "metrics",
     "plot",
     "quantize",
     "solve",
