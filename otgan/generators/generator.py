@@ -17,6 +17,7 @@ from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from otgan._checks import ArrayLike
@@ -81,7 +82,7 @@ class NearestGenerator(Generator):
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Source and potential."""
-        return _pack(self, {}, self.potential)
+        return pack_with_potential(self, {}, self.potential)
 
 
 class EntropicGenerator(Generator):
@@ -113,7 +114,7 @@ class EntropicGenerator(Generator):
 
     def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Source, potential and reg."""
-        return _pack(self, {"reg": self.reg}, self.potential)
+        return pack_with_potential(self, {"reg": self.reg}, self.potential)
 
 
 @dataclass(frozen=True)
@@ -227,34 +228,51 @@ class NetworkGenerator(Generator):
         return checked.to(device=parameter.device, dtype=parameter.dtype)
 
 
-def _pack(
+def pack_with_potential(
     generator: Generator, config: dict[str, Any], potential: BrenierPotential
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and tensors of a generator that is read off a potential: its source, ``config`` and the potential."""
     source, tensors = pack_source(generator.source)
     tensors |= {f"potential.{name}": t for name, t in potential.state_dict().items()}
     return {"source": source, **config}, tensors
 
 
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with ``prefix``, without it."""
     return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-@io.register("NearestGenerator")
+_LOADERS: dict[str, io.Loader] = {}
+
+
+def register_generator(kind: str) -> Callable[[io.Loader], io.Loader]:
+    """Make :func:`otgan.load` and :func:`unpack_generator` rebuild generators of class ``kind`` with this function."""
+
+    def decorate(loader: io.Loader) -> io.Loader:
+        _LOADERS[kind] = loader
+        return io.register(kind)(loader)
+
+    return decorate
+
+
+@register_generator("NearestGenerator")
 def _load_nearest(config: dict[str, Any], tensors: dict[str, Tensor]) -> NearestGenerator:
-    return NearestGenerator(BrenierPotential(**_under(tensors, "potential.")), unpack_source(config["source"], tensors))
+    return NearestGenerator(
+        BrenierPotential(**tensors_under(tensors, "potential.")), unpack_source(config["source"], tensors)
+    )
 
 
-@io.register("EntropicGenerator")
+@register_generator("EntropicGenerator")
 def _load_entropic(config: dict[str, Any], tensors: dict[str, Tensor]) -> EntropicGenerator:
-    potential = BrenierPotential(**_under(tensors, "potential."))
+    potential = BrenierPotential(**tensors_under(tensors, "potential."))
     return EntropicGenerator(potential, unpack_source(config["source"], tensors), config["reg"])
 
 
-@io.register("NetworkGenerator")
+@register_generator("NetworkGenerator")
 def _load_network(config: dict[str, Any], tensors: dict[str, Tensor]) -> NetworkGenerator:
     network = _NETWORKS[config["network"]](**config["settings"])
-    network.load_state_dict(_under(tensors, "network."))
-    state = _under(tensors, "coordinates.")
+    network.load_state_dict(tensors_under(tensors, "network."))
+    state = tensors_under(tensors, "coordinates.")
     eye = torch.eye(len(state["source_mean"]), dtype=torch.float64)
     coordinates = Coordinates(state["source_mean"], eye, state["target_mean"], eye)
     coordinates.load_state_dict(state)
@@ -262,13 +280,6 @@ def _load_network(config: dict[str, Any], tensors: dict[str, Tensor]) -> Network
     if report is not None:
         report = FitReport(**{**report, "held_out": float("nan") if report["held_out"] is None else report["held_out"]})
     return NetworkGenerator(network, coordinates, unpack_source(config["source"], tensors), report)
-
-
-_LOADERS = {
-    "NearestGenerator": _load_nearest,
-    "EntropicGenerator": _load_entropic,
-    "NetworkGenerator": _load_network,
-}
 
 
 def unpack_generator(kind: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:

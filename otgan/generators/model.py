@@ -11,6 +11,7 @@ from otgan import io, kernels
 from otgan._checks import as_count, as_points
 from otgan.generators._pairs import pairs_wanted
 from otgan.generators._recorder import Recorder
+from otgan.generators.extension import ExtensionGenerator
 from otgan.generators.fit import fit_generator
 from otgan.generators.generator import EntropicGenerator, Generator, NearestGenerator, unpack_generator
 from otgan.measures import DiscreteMeasure, Gaussian, Source
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from otgan.potential import BrenierPotential
     from otgan.solvers.base import Solver
 
-GENERATORS = ("icnn", "mlp", "entropic", "nearest")
+GENERATORS = ("icnn", "mlp", "entropic", "extension", "nearest")
 """Names that ``generator=`` knows; a torch module (m, d) -> (m, d) is fitted like "mlp"."""
 
 _TOL = 0.05  # chi2: the network averages over the cells, whose masses need not be finer
@@ -52,13 +53,14 @@ class OTGAN:
 
     Args:
         source: mu; a standard Gaussian of the data's dimension when left out.
-        generator: "icnn" (gradient of a convex network), "mlp", "entropic" (smoothed map), "nearest" (T_h itself, which
-            copies the data) or a torch module (m, d) -> (m, d).
+        generator: "icnn" (gradient of a convex network), "mlp", "entropic" (smoothed map), "extension" (barycentres of
+            neighbouring targets, none across singular facets), "nearest" (T_h itself, which copies the data) or a torch
+            module (m, d) -> (m, d).
         method: solver, as for :func:`otgan.solve`.
         tol: of the solve; 0.05 in chi2 for sampling solvers when left out.
         seed: of everything random.
         solver: further settings of the solver.
-        fit: further settings of the fit, as for :func:`otgan.generators.fit_generator`.
+        fit: further settings of the generator, as for :func:`otgan.generators.fit_generator` or the generator's class.
 
     Attributes:
         result: of the solve, with its certificate; set by :meth:`fit`.
@@ -177,6 +179,8 @@ class OTGAN:
             return NearestGenerator(potential, source)
         if self.kind == "entropic":
             return EntropicGenerator(potential, source, **self.settings)
+        if self.kind == "extension":
+            return ExtensionGenerator(potential, source, **{"seed": self.seed, **self.settings})
         enough = recorder is not None and recorder.held >= 0.5 * wanted
         pairs = recorder.pairs() if recorder is not None and enough else wanted
         settings = {"seed": self.seed, "max_time": max_time, **self.settings, "pairs": pairs}
@@ -261,7 +265,7 @@ def _load(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     result = unpack_result(config["result"], under("result."))
-    names = {"NearestGenerator": "nearest", "EntropicGenerator": "entropic"}
+    names = {"NearestGenerator": "nearest", "EntropicGenerator": "entropic", "ExtensionGenerator": "extension"}
     generator = unpack_generator(config["kind"], config["generator"], under("generator."))
     network = {"ICNN": "icnn", "ResidualMLP": "mlp"}.get(config["generator"].get("network", ""), "icnn")
     model = OTGAN(result.source, names.get(config["kind"], network), method=result.method, **config["settings"])
