@@ -106,18 +106,26 @@ class _Code:
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         return self._call("fmuladd", a, b, c)
 
+    def abs(self, a: Any) -> Any:
+        return self._call("fabs", a)
+
     def max(self, a: Any, b: Any) -> Any:
         return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def min(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.fcmp_ordered("<", a, b), a, b)
 
     def max_of(self, values: list[Any]) -> Any:
         while len(values) > 1:
             values = [self.max(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
         return values[0]
 
-    def any_above(self, value: Any, level: float) -> Any:
-        above = self.builder.fcmp_ordered(">", value, self.constant(level))
-        mask = self.builder.bitcast(above, ir.IntType(self.lanes))
+    def any(self, flags: Any) -> Any:
+        mask = self.builder.bitcast(flags, ir.IntType(self.lanes))
         return self.builder.icmp_unsigned("!=", mask, ir.Constant(ir.IntType(self.lanes), 0))
+
+    def any_above(self, value: Any, level: Any) -> Any:
+        return self.any(self.builder.fcmp_ordered(">", value, level))
 
     def exp2(self, t: Any) -> Any:
         """``2^t`` for ``LOG2_E least <= t <= 0``: 2^round(t) by its exponent bits, the rest by a polynomial."""
@@ -134,7 +142,7 @@ class _Code:
 
     def variables(self, values: list[Any]) -> list[Any]:
         """Variables with these initial values (registers, once optimised)."""
-        slots = [cgutils.alloca_once(self.builder, self.type) for _ in values]
+        slots = [cgutils.alloca_once(self.builder, value.type) for value in values]
         for value, slot in zip(values, slots, strict=True):
             self.builder.store(value, slot)
         return slots
@@ -232,7 +240,7 @@ def _tile_kernel(swapped: bool, soft: bool, mean: bool = False) -> Callable[...,
                         ]
                     if soft:
                         found = [builder.fmul(s, factor) for s in found]
-                        with builder.if_then(c.any_above(c.max_of(found), c.least * LOG2_E)):
+                        with builder.if_then(c.any_above(c.max_of(found), c.constant(c.least * LOG2_E))):
                             add_exponentials(panel, found)
                     else:
                         for r in rows:

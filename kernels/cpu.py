@@ -2,7 +2,8 @@
 
 The loops are compiled by Numba on first use (about two seconds per operation and dtype) and cached on disk; ``numba``
 is imported by the first call, not with this module. They release the GIL and run on as many Python threads as
-``torch.get_num_threads()`` says; no thread outlives a call, so that a process may fork between calls.
+``torch.get_num_threads()`` says; no thread outlives a call, so that a process may fork between calls. Where it pays,
+:func:`assign` skips the targets that cannot win (``_cpu_pruned``), with the same result.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import torch_
+from . import _cpu_pruned, torch_
 from .memory import current_budget
 
 NAME = "numba"
@@ -28,8 +29,12 @@ MAXIMA_BYTES = 2**21
 """Bytes of panel maxima that :func:`top_k` keeps per thread (one tile of samples at least)."""
 MAX_K = 256
 """Past this :func:`top_k` is left to torch: the sorted list of the k best is kept by insertion."""
+WIDE = 768
+"""In more dimensions than this torch is faster, except for :func:`assign` and :func:`slack`."""
 FEW = 16
 """Fewer samples than this are left to torch, and in more dimensions than this, fewer than four times as many points."""
+PROBED = 64
+"""Targets among which a coordinate that is not always zero is looked for first."""
 WORK_PER_THREAD = 2**24
 """Multiply-adds below which a second thread costs more than it saves."""
 _LOG2_E = 1.0 / math.log(2.0)
@@ -72,10 +77,25 @@ def _for_torch(x: Tensor, y: Tensor, h: Tensor) -> bool:
         return True
 
     def largest(values: Tensor) -> float:
-        low, high = torch.aminmax(values)
-        return max(-float(low), float(high))
+        array = values.numpy()  # on one thread: next to busy cores, waiting for torch's threads takes longer
+        return max(-float(array.min()), float(array.max()))
 
     return d * largest(x) * largest(y) + largest(h) > torch.finfo(x.dtype).max / 8
+
+
+def _varying(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Samples and targets without the coordinates in which every target is zero, and the positions of the others.
+
+    They add nothing to a score, not even rounding. Re-centring has put zeros where all targets agree.
+    """
+    if bool((y[:PROBED] != 0).any(0).all()):
+        return x, y, None
+    kept = (y != 0).any(0)
+    if bool(kept.all()):
+        return x, y, None
+    kept[0] |= ~kept.any()
+    where = torch.nonzero(kept).flatten()
+    return x[:, where], y[:, where], where
 
 
 class _Panels:
@@ -118,26 +138,39 @@ def _over_chunks(points: Tensor, others: int, work: Callable[[slice, Any, int], 
         tiles = -(-(part.stop - start) // width)
         work(part, points.new_empty(tiles * width * d).numpy(), width)
 
-    starts = range(0, n, size)
-    threads = min(threads, len(starts))
+    _on_threads(run, range(0, n, size), threads)
+
+
+def _on_threads(run: Callable[[int], None], items: range, threads: int) -> None:
+    """Call ``run`` on each item, on as many threads; none outlives the call."""
+    threads = min(threads, len(items))
     if threads == 1:
-        for start in starts:
-            run(start)
+        for item in items:
+            run(item)
         return
     pool = ThreadPoolExecutor(threads)
     try:
-        for _ in pool.map(run, starts):
+        for _ in pool.map(run, items):
             pass
-    finally:  # an interrupt waits for the chunks that run, not for those that have not begun
+    finally:  # an interrupt waits for the items that run, not for those that have not begun
         pool.shutdown(cancel_futures=True)
 
 
 def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Index and value of the best target of each sample: two tensors (m,)."""
+    x, y, _ = _varying(x, y)
     if _for_torch(x, y, h):
         return torch_.assign(x, y, h)
-    panels, loops = _Panels(y.contiguous(), h.contiguous(), -math.inf), _loops()
-    return _assign(x.contiguous(), panels, loops)
+    x, y, h = x.contiguous(), y.contiguous(), h.contiguous()
+
+    def plain(some: Tensor) -> tuple[Tensor, Tensor]:
+        return _assign(some, _Panels(y, h, -math.inf), _loops())
+
+    def over(work: Callable[[int], None], items: range) -> None:
+        _on_threads(work, items, torch.get_num_threads())
+
+    found = _cpu_pruned.assign(x, y, h, plain, over)
+    return plain(x) if found is None else found
 
 
 def _assign(x: Tensor, panels: _Panels, loops: Any) -> tuple[Tensor, Tensor]:
@@ -154,7 +187,8 @@ def _assign(x: Tensor, panels: _Panels, loops: Any) -> tuple[Tensor, Tensor]:
 
 def top_k(x: Tensor, y: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Indices and values of the k best targets of each sample, values descending: two tensors (m, k)."""
-    if k > MAX_K or _for_torch(x, y, h):
+    x, y, _ = _varying(x, y)
+    if k > MAX_K or x.shape[1] > WIDE or _for_torch(x, y, h):
         return torch_.top_k(x, y, h, k)
     x, loops = x.contiguous(), _loops()
     panels = _Panels(y.contiguous(), h.contiguous(), -math.inf)
@@ -192,12 +226,16 @@ def _soft(x: Tensor, panels: _Panels, eps: float, mean: Tensor) -> tuple[Tensor,
 
 def soft_moments(x: Tensor, y: Tensor, h: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``eps log sum_j exp(s_ij/eps)``, (m,), and the softmax-weighted mean of the targets, (m, d), in two passes."""
-    if _for_torch(x, y, h):
-        return torch_.soft_moments(x, y, h, eps)
-    x = x.contiguous()
-    mean = torch.empty_like(x)
-    best, total = _soft(x, _Panels(y.contiguous(), h.contiguous(), -math.inf), eps, mean)
-    return best + eps * total.log(), mean
+    d = x.shape[1]
+    x, y, where = _varying(x, y)
+    if x.shape[1] > WIDE or _for_torch(x, y, h):
+        value, mean = torch_.soft_moments(x, y, h, eps)
+    else:
+        x = x.contiguous()
+        mean = torch.empty_like(x)
+        best, total = _soft(x, _Panels(y.contiguous(), h.contiguous(), -math.inf), eps, mean)
+        value = best + eps * total.log()
+    return value, mean if where is None else mean.new_zeros(len(mean), d).index_copy_(1, where, mean)
 
 
 def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
@@ -206,7 +244,8 @@ def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
     Sums run in the working dtype over 1,024 samples and in float64 beyond. Probabilities that average to less than
     ``2 exp(-80)`` (``2 exp(-600)`` in float64) are returned as zero.
     """
-    if _for_torch(x, y, h):
+    x, y, _ = _varying(x, y)
+    if x.shape[1] > WIDE or _for_torch(x, y, h):
         return torch_.soft_counts(x, y, h, eps)
     x, y, h, loops = x.contiguous(), y.contiguous(), h.contiguous(), _loops()
     best, total = _soft(x, _Panels(y, h, -math.inf), eps, x.new_empty(0, x.shape[1]))
@@ -225,6 +264,7 @@ def soft_counts(x: Tensor, y: Tensor, h: Tensor, eps: float) -> Tensor:
 
 def slack(x: Tensor, y: Tensor, h: Tensor) -> Tensor:
     """``min_i u_h(x_i) - s_ij`` for each target, (n,)."""
+    x, y, _ = _varying(x, y)
     if _for_torch(x, y, h):
         return torch_.slack(x, y, h)
     x, y, h, loops = x.contiguous(), y.contiguous(), h.contiguous(), _loops()

@@ -10,6 +10,8 @@ import torch
 from numba import njit, prange
 from torch import Tensor
 
+from otgan._threads import loop_threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -224,7 +226,8 @@ class Candidates:
     def best(self, h: Floats) -> tuple[Floats, Floats, Labels]:
         """Best and second best score in each list at ``h``, and the target of the best: three arrays (m,)."""
         first, second, where = np.empty(self.m), np.empty(self.m), np.empty(self.m, np.int32)
-        _top_two(self.index, self.base, h, first, second, where)
+        with loop_threads(self.index.size):
+            _top_two(self.index, self.base, h, first, second, where)
         return first, second, where
 
     def gap(self, h: Floats) -> float:
@@ -247,5 +250,6 @@ class Candidates:
 
     def soften(self, h: Floats, eps: float) -> float:
         """Mean of ``eps log sum_j exp(s_ij / eps)``; fills :attr:`prob` with the softmax of each list."""
-        _softmax(self.index, self.base, h, 1.0 / eps, self.prob, self.value)
+        with loop_threads(self.index.size):
+            _softmax(self.index, self.base, h, 1.0 / eps, self.prob, self.value)
         return float(self.value.mean())

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Indices = NDArray[np.int64]
 
-#: Most groups of a level, and how many halvings lie between two levels.
-MAX_GROUPS, STRIDE = 512, 3
+#: Most groups of a level, for many targets and for few, and how many halvings lie between two levels.
+MAX_GROUPS, FEW_GROUPS, STRIDE = 512, 64, 3
+#: Targets a group, at least, beyond FEW_GROUPS groups.
+MEMBERS = 64
 #: Samples a group at each level, at least; and for all groups together.
 PER_GROUP, LEAST = 8, 2048
 #: Samples a group from which on its centroid is trusted.
@@ -91,7 +93,8 @@ def coarse_start(x: Tensor, scores: Scores, b: Floats, start: Start, pause: Call
         pause: called between pieces of work; it may raise to end the work.
     """
     n = scores.n
-    for depth, groups in enumerate(hierarchy(sketch(scores.y), MAX_GROUPS)):
+    most = min(max(n // MEMBERS, FEW_GROUPS), MAX_GROUPS)
+    for depth, groups in enumerate(hierarchy(sketch(scores.y), most)):
         if depth % STRIDE and groups.count < n:
             continue
         h = start.heights

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from otgan.potential import Standardization
+from otgan.solvers._collinear import Line
 from otgan.solvers._scores import Scores
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _LOOKED_AT = 2048
+_LINE_LIMIT = 1 << 27  # coordinates of targets that are looked at for a line
 #: Rounding errors that the gap between a sample's two best scores must be wide for float32 to tell them apart.
 _RESOLVED = 64.0
 
@@ -95,6 +97,22 @@ class Stream:
         x = torch.cat([self._fresh(size)[1] for size in self._chunks(m)])
         self.kept.append(x)
         return x
+
+    def line(self) -> Line | None:
+        """The line that the targets are on, if they are on one and the cost is quadratic."""
+        points = self.problem.target.points
+        if self.scores.p != 2.0 or self.scores.n < 2 or len(points) * points.shape[1] > _LINE_LIMIT:
+            return None
+        return Line.through(self.change.target(points), torch.finfo(points.dtype).eps)
+
+    def along(self, line: Line, m: int) -> Floats:
+        """Coordinates along the line of ``m`` fresh samples, shape (m,)."""
+        direction, parts = line.direction.to(self.device), []
+        for size in self._chunks(m):
+            x, _ = self._fresh(size)
+            parts.append((self.change.source(x) @ direction).cpu().numpy())
+            self.pause()
+        return np.concatenate(parts)
 
     def counts(self, m: int, h: Floats) -> Floats:
         """Cell counts of ``m`` fresh samples at heights ``h``, shape (n,)."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from otgan._threads import loop_threads
 from otgan.solvers._candidates import N_PARTS, Candidates
 from otgan.solvers._multigrid import Multigrid
 
@@ -106,7 +107,8 @@ class Hessian:
 
     def __matmul__(self, v: Floats) -> Floats:
         """``H v``, shape (n,)."""
-        _gram(self.ptr, self.col, self.val, v, self._parts)
+        with loop_threads(len(self.val)):
+            _gram(self.ptr, self.col, self.val, v, self._parts)
         return np.asarray((self.w * v - self._parts.sum(axis=0) / self.m) / self.eps)
 
     def solve(self, rhs: Floats, damping: Floats, rtol: float = 0.03) -> Floats:

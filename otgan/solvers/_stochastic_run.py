@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import torch
 
+from otgan._threads import one_thread
 from otgan.certificate import chi2_estimate
 from otgan.potential import fix_gauge
 from otgan.solvers._candidates import Candidates
 from otgan.solvers._coarse import Start, coarse_start
+from otgan.solvers._collinear import Line
 from otgan.solvers._sampling import Stream
 from otgan.solvers._semidual import DAMPING, Descent, Hessian, bounded
 from otgan.solvers.base import Outcome, Problem, Stopwatch
@@ -34,6 +36,7 @@ _ROUGH = 0.7  # roughness of the Hessian from which on samples are better stored
 _SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
 _MAX_STEPS = 25  # Newton steps on one set of stored samples
+_SMALL = 4096  # targets up to which one thread does
 _WARM = 4.0  # temperature, over that wanted, up to which heights count
 
 
@@ -87,8 +90,9 @@ class Run:
             return self.outcome("converged")
         status: Status
         try:
-            self.restore()
-            status = self.solve()
+            with one_thread(self.n <= _SMALL):
+                self.restore()
+                status = self.solve()
         except _End as end:
             status = end.status
         except KeyboardInterrupt:
@@ -97,10 +101,14 @@ class Run:
 
     def solve(self) -> Status:
         """From wherever the run stands."""
+        line = self.stream.line() if self.phase == "coarse" else None
+        if line is not None:
+            return self.on_a_line(line)
         if self.phase == "coarse":
             x = self.stream.draw(self.sizes[-1])
             try:
-                coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
+                with one_thread():
+                    coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
             finally:
                 self.h = self.start.heights
             self.tell()
@@ -111,6 +119,29 @@ class Run:
             self.phase = "streaming"
             self.save()
         return self.streaming_phase()
+
+    def on_a_line(self, line: Line) -> Status:
+        """Quantiles of all samples: each batch is counted at those of the samples before it, then joins them."""
+        self.phase = "streaming"
+        self.streaming_since = self.clock.seconds
+        known = np.sort(self.stream.along(line, max(int(0.9 * self.wanted), 2)))
+        cuts = line.cuts(known, self.b)
+        while self.stream.drawn < self.budget:
+            self.h = line.heights(cuts)
+            m = min(max(len(known) // 10, _LEAST_BATCH), self.budget - self.stream.drawn)
+            fresh = self.stream.along(line, max(m, 2))
+            counts = torch.from_numpy(line.counts(fresh, cuts))
+            self.chi2, self.stderr = chi2_estimate(counts, torch.from_numpy(self.b))
+            self.streamed += len(fresh)
+            self.n_iter += 1
+            known = np.sort(np.concatenate([known, fresh]))
+            cuts = line.cuts(known, self.b)
+            self.history.append(self.record(batch_chi2=self.chi2, batch=len(fresh)))
+            self.tell()
+            if max(self.chi2, 0.0) + self.stderr <= self.tol and self.stream.drawn >= self.wanted:
+                break
+        self.h, self.dead = line.heights(cuts), False
+        return "converged" if max(self.chi2, 0.0) + self.stderr <= self.tol else "max_iter"
 
     def stored_phase(self) -> None:
         """Newton's method on stored samples, the first half of them first; leaves the Hessian for the next phase."""

@@ -76,7 +76,7 @@ def solve(
         source: mu, a measure of :mod:`otgan.measures`.
         target: nu, or its points, shape (n, d) (uniform weights).
         method: "auto", a name in :data:`SOLVERS`, or a solver object such as ``Adam(lr=0.1)``.
-        p: exponent of the cost, > 1. For p != 2 "discrete" and "adam" know the way.
+        p: exponent of the cost, > 1. "newton" knows p = 2 only.
         tol: the bar, in the solver's own error: chi2 of the masses for sampling solvers, ``max_i |w_i/b_i - 1|`` for
             "newton".
         seed: of all random numbers; the same seed gives the same answer on the same machine. ``None``: a fresh one.
@@ -204,7 +204,7 @@ def _named(
         elif p == 2.0 and has_exact_cells(source) and target.n <= _EXACT_CELLS[source.dim]:
             method = "newton"
             reason = f"Picked Newton on exact cells: they are known for {source!r}."
-        elif source.dim == 1:
+        elif source.dim == 1 and p != 2.0:
             method = "adam"
             reason = f"Picked Adam on sampled cell masses: a {type(source).__name__} source on the line."
         else:

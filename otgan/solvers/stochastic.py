@@ -34,6 +34,8 @@ class StochasticNewton:
        its covariance is the smallest possible (Sacks, Ann. Math. Statist. 29, 1958). t starts at the number of samples
        that the heights of phase 2 are worth, ``(n - 1) / chi2``.
 
+    Targets on a line, in whatever dimension, need none of this: the quantiles of the samples are the answer.
+
     ``tol`` bounds chi2 of the masses, estimate plus one standard error; no cell may be empty that should not be. Every
     batch is counted before it is learned from, so the estimate is unbiased and costs nothing.
 
@@ -82,6 +84,6 @@ class StochasticNewton:
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
         """Run until chi2 <= tol, or until samples, time, steps or the caller's patience end."""
-        if problem.source.dim == 1:
-            raise ValueError("method='stochastic-newton' needs dimension 2 or more; on the line use 'auto' or 'adam'.")
+        if problem.source.dim == 1 and problem.p != 2.0:
+            raise ValueError("method='stochastic-newton' needs p = 2 on the line; use 'auto' or 'adam' there.")
         return Run(self, problem, tol, clock, callback).run()

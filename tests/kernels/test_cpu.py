@@ -241,7 +241,7 @@ def test_compiled_code_is_cached(tmp_path):
 INSTRUCTIONS = """
 import torch
 from otgan import kernels
-from otgan.kernels import _cpu_vectors, torch_
+from otgan.kernels import _cpu_pruned, _cpu_vectors, torch_
 for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-11)):
     g = torch.Generator().manual_seed(0)
     x, y = torch.randn(203, 5, generator=g, dtype=dtype), torch.randn(301, 5, generator=g, dtype=dtype)
@@ -252,6 +252,16 @@ for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-11)):
         with kernels.use("torch"):
             expected = getattr(kernels, name)(x, y, h, *arguments)
         torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+    x, y = torch.rand(3000, 2, generator=g, dtype=dtype), torch.rand(5000, 2, generator=g, dtype=dtype)
+    h = -(y ** 2).sum(1) / 2
+    plain = kernels.assign(x, y, h)
+    least, _cpu_pruned.LEAST_WORK = _cpu_pruned.LEAST_WORK, 1
+    seen, run = [], _cpu_pruned.Pruned.run
+    _cpu_pruned.Pruned.run = lambda self, *rest: seen.append(self) or run(self, *rest)
+    pruned = kernels.assign(x, y, h)
+    _cpu_pruned.Pruned.run, _cpu_pruned.LEAST_WORK = run, least
+    assert len(seen) == 1 and seen[0].visited < 0.2
+    assert torch.equal(pruned.index, plain.index) and torch.equal(pruned.value, plain.value)
 print(_cpu_vectors.VECTOR_BYTES)
 """
 

@@ -228,7 +228,7 @@ def test_same_seed_and_ways_to_end():
     a, b = (og.solve(og.Gaussian(3), y, Adam(), p=1.5, tol=0.05, seed=7) for _ in range(2))
     assert torch.equal(a.potential.psi, b.potential.psi) and a.certificate.to_dict()["chi2"] == b.certificate.chi2
     seen = []
-    og.solve(og.Gaussian(3), y, p=3, tol=1e-9, max_iter=60, callback=lambda state: seen.append(state.heights))
+    og.solve(og.Gaussian(3), y, "adam", p=3, tol=1e-9, max_iter=60, callback=lambda state: seen.append(state.heights))
     assert len(seen) == 60 and seen[-1].shape == (50,)
     one = og.solve(og.Gaussian(3), y[:1], p=3)
     assert one.converged and one.certificate.chi2 == 0

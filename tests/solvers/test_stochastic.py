@@ -108,9 +108,22 @@ def test_any_size(n, dim):
     assert result.certificate.chi2 < 0.08 and result.certificate.empty_cells == 0
 
 
-def test_the_line_is_refused():
-    with pytest.raises(ValueError, match="on the line use"):
-        solve(og.Gaussian(1), np.arange(3.0)[:, None], tol=0.05)
+@pytest.mark.parametrize("dim", [1, 2, 7])
+def test_targets_on_a_line_are_cut_at_quantiles(dim):
+    rng = np.random.default_rng(dim)
+    place, b = np.sort(rng.normal(size=40)), rng.dirichlet(np.ones(40))
+    direction = np.ones(dim) / dim**0.5
+    nu = og.DiscreteMeasure(0.3 + place[:, None] * direction, b)
+    result = solve(og.Gaussian(dim), nu, samples_per_target=50_000, certify_samples=100_000)
+    cuts = torch.distributions.Normal(0.0, 1.0).icdf(torch.from_numpy(np.cumsum(b)[:-1]))
+    h = result.potential.heights
+    assert np.abs(-np.diff(h.numpy()) / np.diff(place) - cuts.numpy()).max() < 0.02
+    assert result.certificate.empty_cells == 0
+
+
+def test_the_line_knows_the_quadratic_cost_only():
+    with pytest.raises(ValueError, match="p = 2 on the line"):
+        og.solve(og.Gaussian(1), np.arange(3.0)[:, None], "stochastic-newton", p=3.0)
 
 
 @pytest.mark.parametrize("units", [1e-3, 1e3])
@@ -162,10 +175,10 @@ def test_ways_to_end():
     assert one.converged and one.n_iter == 0 and one.n_samples == 0
 
 
-LINE = np.stack([np.linspace(0, 1, 300), *np.full((3, 300), 0.5)], axis=1)
+ARC = np.stack([np.cos(np.arange(300) / 50), np.sin(np.arange(300) / 50), *np.full((2, 300), 0.5)], axis=1)
 RUNS = {
     "clusters": (og.Gaussian(6), clusters(300, 6, 0.5), {"samples_per_target": 60}),
-    "line": (og.UniformBox(dim=4), LINE, {"samples_per_target": 60}),
+    "arc": (og.Gaussian(4), ARC, {"samples_per_target": 60}),
 }
 
 
