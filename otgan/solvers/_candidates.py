@@ -93,6 +93,7 @@ class Candidates:
         self.last = np.full(m, np.inf, kind)
         self.epoch = np.full(m, -1, np.int32)
         self.references: list[Floats] = []
+        self.probed = 0
         self.prob = np.empty((m, self.k), np.float32)
         self.value = np.empty(m)
 
@@ -106,43 +107,43 @@ class Candidates:
         more = Candidates(x, self.scores, self.k, self.pause)
         for name in ("index", "base", "last", "epoch"):
             getattr(more, name)[: self.m] = getattr(self, name)
-        more.references = self.references
+        more.references, more.probed = self.references, self.probed
         return more
 
     def state(self) -> dict[str, np.ndarray]:
         """Arrays from which :meth:`restore` makes equal lists on equal samples."""
         references = np.array(self.references).reshape(len(self.references), self.n)
         arrays = {name: getattr(self, name) for name in ("index", "base", "last", "epoch")}
-        return {**arrays, "references": references}
+        return {**arrays, "references": references, "probed": np.array([self.probed])}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take over what :meth:`state` returned."""
         for name in ("index", "base", "last", "epoch"):
             getattr(self, name)[:] = state[name]
         self.references = list(state["references"])
+        self.probed = int(state["probed"][0])
 
     # ------------------------------------------------------- completeness
 
     def refresh(self, h: Floats, margin: float, tolerated: float = 0.0) -> float:
         """Look up again every list that is not proven to hold all targets within ``margin`` of the best at ``h``.
 
-        The proof is cautious: most lists without one are right. With ``tolerated`` > 0 some of them are looked up as a
-        probe, and the others only if more than this share of the probe had lost its best target.
+        The proof is cautious: most lists without one are right. With ``tolerated`` > 0 a few lists are looked up as a
+        probe, and others only if more than this share of the probe had lost its best target.
 
         Returns:
             The share of all lists that had lost it, or that were looked up.
         """
-        rows = np.flatnonzero(~self.proven(h, margin))
-        unknown = self.epoch[rows] < 0
-        if tolerated > 0.0 and (~unknown).sum() > 2 * PROBE:
-            doubtful = rows[~unknown]
-            probe = doubtful[:: len(doubtful) // PROBE]
+        known = np.flatnonzero(self.epoch >= 0)
+        if tolerated > 0.0 and len(known) > 4 * PROBE and self.k < self.n:
+            self.probed += 1
+            probe = known[self.probed % (len(known) // PROBE) :: len(known) // PROBE]
             before = self.best(h)[0][probe]
-            self._look_up(np.concatenate([rows[unknown], probe]), h)
+            self._look_up(np.concatenate([np.flatnonzero(self.epoch < 0), probe]), h)
             wrong = float((self.best(h)[0][probe] > before + 1e-6 * np.abs(before)).mean())
             if wrong <= tolerated:
-                return wrong * len(doubtful) / self.m
-            rows = np.setdiff1d(doubtful, probe)
+                return wrong
+        rows = np.flatnonzero(~self.proven(h, margin))
         if len(rows):
             self._look_up(rows, h)
         return len(rows) / self.m

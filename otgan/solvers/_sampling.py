@@ -92,9 +92,15 @@ class Stream:
     def _chunks(self, m: int) -> list[int]:
         return [min(_CHUNK, m - at) for at in range(0, m, _CHUNK)]
 
+    def fresh(self, m: int) -> Tensor:
+        """``m`` samples that are not kept, shape (m, d)."""
+        return torch.cat([self._fresh(size)[1] for size in self._chunks(m)])
+
     def draw(self, m: int) -> Tensor:
         """Draw ``m`` samples and keep them; returns these, shape (m, d)."""
-        x = torch.cat([self._fresh(size)[1] for size in self._chunks(m)])
+        if not self.kept:
+            self.before = self.generator.get_state()
+        x = self.fresh(m)
         self.kept.append(x)
         return x
 

@@ -38,6 +38,8 @@ DAMPING, LEAST_DAMPING = 1e-2, 1e-7
 PATIENCE, MAX_CG = 25, 100
 #: The multigrid cycle is set up on the probabilities above this, of at most so many samples a target.
 VISIBLE, SEEN = 0.02, 32
+#: Couplings a sample from which on a grid costs more than the diagonal's iterations.
+CROWDED = 6.0
 #: Most that the temperature is raised above its goal, while full steps do not descend.
 HOT = 64.0
 #: Share of the targets that may leave the bulk of a step behind and are then held back one by one.
@@ -124,8 +126,9 @@ class Hessian:
         """
         inverse = 1.0 / (self.diagonal + damping)
         if self._grid is None:
-            x, left = self._conjugate(rhs, damping, lambda r: inverse * r, rtol, PATIENCE)
-            if left <= rtol:
+            crowded = (self.val > VISIBLE).sum() > CROWDED * self.m
+            x, left = self._conjugate(rhs, damping, lambda r: inverse * r, rtol, MAX_CG if crowded else PATIENCE)
+            if left <= rtol or crowded:
                 return x
             self._grid = damping, Multigrid(self._visible(damping))
         return self._conjugate(rhs, damping, self._grid[1], 0.03 * rtol, MAX_CG)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 
 from otgan._threads import one_thread
 from otgan.certificate import chi2_estimate
+from otgan.measures import DiscreteMeasure
 from otgan.potential import fix_gauge
 from otgan.solvers._candidates import Candidates
 from otgan.solvers._coarse import Start, coarse_start
 from otgan.solvers._collinear import Line
+from otgan.solvers._nested import RATIO, handed_on, part
 from otgan.solvers._sampling import Stream
 from otgan.solvers._semidual import DAMPING, Descent, Hessian, bounded
 from otgan.solvers.base import Outcome, Problem, Stopwatch
@@ -36,6 +39,9 @@ _ROUGH = 0.7  # roughness of the Hessian from which on samples are better stored
 _SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
 _MAX_STEPS = 25  # Newton steps on one set of stored samples
+_ENOUGH = 0.5  # targets a stored sample up to which the Hessian is trusted as it is
+_NESTED = 30_000  # targets from which on an eighth of them is solved first, with this many samples each:
+_NESTED_SAMPLES = 16.0
 _SMALL = 4096  # targets up to which one thread does
 _WARM = 4.0  # temperature, over that wanted, up to which heights count
 
@@ -106,11 +112,14 @@ class Run:
             return self.on_a_line(line)
         if self.phase == "coarse":
             x = self.stream.draw(self.sizes[-1])
-            try:
-                with one_thread():
-                    coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
-            finally:
-                self.h = self.start.heights
+            if self.n >= _NESTED:
+                self.h = self.nested_start()
+            else:
+                try:
+                    with one_thread():
+                        coarse_start(x, self.stream.scores, self.b, self.start, self.pause)
+                finally:
+                    self.h = self.start.heights
             self.tell()
             self.stream.settle_precision(self.h)
             self.phase = "stored"
@@ -142,6 +151,25 @@ class Run:
                 break
         self.h, self.dead = line.heights(cuts), False
         return "converged" if max(self.chi2, 0.0) + self.stderr <= self.tol else "max_iter"
+
+    def nested_start(self) -> Floats:
+        """Heights handed on by a solve of an eighth of the targets."""
+        stream = self.stream
+        anchors, label = part(stream.scores.y, self.n // RATIO)
+        stream.scores.count += self.n * len(anchors)
+        points = self.problem.target.points[torch.from_numpy(anchors).to(stream.targets_device)]
+        some = DiscreteMeasure(points, np.bincount(label, self.b, minlength=len(anchors)))
+        problem = replace(self.problem, target=some, checkpoint=None, observer=None)
+        solver = replace(self.solver, samples_per_target=_NESTED_SAMPLES, max_iter=10_000)
+        inner = Run(solver, problem, 1e-12, self.clock, None)
+        outcome = inner.run()
+        stream.drawn += outcome.n_samples
+        stream.scores.count += outcome.n_scores
+        if outcome.status == "interrupted":
+            raise KeyboardInterrupt
+        h = stream.change.scaled_heights(outcome.heights, points).cpu().numpy()
+        self.pause()
+        return handed_on(stream.stored, stream.scores, anchors, h)
 
     def stored_phase(self) -> None:
         """Newton's method on stored samples, the first half of them first; leaves the Hessian for the next phase."""
@@ -196,7 +224,10 @@ class Run:
         assert hessian is not None
         self.streaming_since = self.clock.seconds
         stored = self.sizes[-1]
-        damping, reach = DAMPING * self.b / hessian.eps, 2.0 * hessian.eps
+        # From few samples a target the Hessian is mostly noise: it is mixed with its mean diagonal.
+        few = max(self.n / stored - _ENOUGH, 0.0)
+        damping = (DAMPING + few * hessian.eps * float(hessian.diagonal.sum())) * self.b / hessian.eps
+        reach = 2.0 * hessian.eps
         while self.stream.drawn < self.budget:
             drawn = self.stream.drawn
             m = int(max(self.solver.growth * max(self.worth, stored), self.n / 2, _LEAST_BATCH))
@@ -211,7 +242,8 @@ class Run:
             self.seen.append((self.worth, estimate, stderr, counts))
             self.streamed += m
             self.worth += m
-            self.h = self.h + m / self.worth * bounded(hessian.solve(self.b - counts / m, damping), reach)
+            step = (1.0 + few) * hessian.solve(self.b - counts / m, damping)
+            self.h = self.h + m / self.worth * bounded(step, reach)
             self.h -= self.b @ self.h
             self.n_iter += 1
             self.judge()

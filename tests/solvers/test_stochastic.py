@@ -220,6 +220,24 @@ def test_a_run_in_parts_ends_like_one_in_a_piece(tmp_path):
     assert torch.equal(result.potential.heights, whole.potential.heights)
 
 
+def test_many_targets_start_from_an_eighth_of_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("otgan.solvers._stochastic_run._NESTED", 500)
+    rng = np.random.default_rng(0)
+    y, b = clusters(1600, 8, 0.5), rng.uniform(0.5, 2.0, 1600)
+    source, nu = og.Gaussian(8), og.DiscreteMeasure(y, b)
+    result = solve(source, nu, samples_per_target=50, certify_samples=2000)
+    assert result.n_samples == 50 * 1600
+    ratio, stderr, empty = inefficiency(result)
+    assert ratio < 1.3 + 2 * stderr and empty == 0
+    few = solve(source, nu, samples_per_target=6, max_stored=1600, certify_samples=100_000)
+    assert few.certificate.chi2 < 2.0 / 6.0 + 0.1  # one stored sample a target: the limit is nearly 1 / 6
+    for steps in (5, 9, 10_000):
+        method = StochasticNewton(samples_per_target=50, max_iter=steps)
+        resumed = og.solve(source, nu, method=method, tol=1e-9, checkpoint=tmp_path, certify_samples=2000)
+    assert torch.equal(resumed.potential.heights, result.potential.heights)
+    assert resumed.n_scores == result.n_scores
+
+
 def test_checkpoints_of_other_problems_and_methods_are_refused(tmp_path):
     source, y, options = RUNS["clusters"]
     where = {"checkpoint": tmp_path, "certify_samples": 2000, "samples_per_target": 30}
