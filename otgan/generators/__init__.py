@@ -1,9 +1,11 @@
 """From a potential to new points."""
 
+from otgan.generators.between import SampleCritic, critic_between
 from otgan.generators.entropic import entropic_reg
 from otgan.generators.fit import fit_generator
 from otgan.generators.generator import EntropicGenerator, FitReport, Generator, NearestGenerator, NetworkGenerator
 from otgan.generators.model import OTGAN, Distance
+from otgan.generators.selection import Score, held_out_score
 
 __all__ = [
     "OTGAN",
@@ -13,6 +15,10 @@ __all__ = [
     "Generator",
     "NearestGenerator",
     "NetworkGenerator",
+    "SampleCritic",
+    "Score",
+    "critic_between",
     "entropic_reg",
     "fit_generator",
+    "held_out_score",
 ]
