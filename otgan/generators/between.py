@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from otgan._checks import as_points
 from otgan.generators.model import Distance
 from otgan.measures import DiscreteMeasure, Empirical
+from otgan.potential import BrenierPotential
 from otgan.solvers import Result, solve
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from otgan._checks import ArrayLike
-    from otgan.potential import BrenierPotential
     from otgan.solvers.base import Solver
 
 
@@ -42,7 +42,9 @@ class SampleCritic:
     @property
     def potential(self) -> BrenierPotential:
         """u_h over the real points."""
-        return self.result.potential
+        potential = self.result.potential
+        assert isinstance(potential, BrenierPotential)  # the cost is quadratic
+        return potential
 
 
 def critic_between(
@@ -66,7 +68,7 @@ def critic_between(
         weights: of the real points, shape (n,), likewise.
         method: as for :func:`otgan.solve`: "auto" is the exact network simplex up to m n = 25 million, and samples from
             the generated points beyond.
-        **settings: of :func:`otgan.solve`, such as ``seed``, ``tol`` or ``max_time``.
+        **settings: of :func:`otgan.solve`, such as ``seed``, ``tol`` or ``max_time``; the cost is quadratic.
 
     Raises:
         ValueError: for bad shapes, NaN, or dimensions that differ.
@@ -79,9 +81,11 @@ def critic_between(
     x, y = as_points(generated, "generated"), as_points(real, "real")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"generated has dimension {x.shape[1]}, real {y.shape[1]}; compare points of one space.")
+    if settings.get("p", 2.0) != 2.0:
+        raise ValueError(f"The critic is for the quadratic cost, got p = {settings['p']!r}; leave p out.")
     source, target = Empirical(x, generated_weights), DiscreteMeasure(y, weights)
     result = solve(source, target, method, **settings)
-    potential = result.potential
-    at_x, at_y = (potential.kantorovich(z.to(potential.points)) for z in (source.points, target.points))
+    critic = SampleCritic(result, Distance.of(result.certificate), 0.0)
+    at_x, at_y = (critic(z.to(critic.potential.points)) for z in (source.points, target.points))
     apart = source.weights.to(at_x) @ at_x - target.weights.to(at_y) @ at_y
-    return SampleCritic(result, Distance.of(result.certificate), float(apart))
+    return replace(critic, separation=float(apart))

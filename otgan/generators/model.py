@@ -25,6 +25,7 @@ from otgan.generators.selection import (
     without,
 )
 from otgan.measures import DiscreteMeasure, Gaussian, Source
+from otgan.potential import BrenierPotential
 from otgan.solvers import Result, solve
 from otgan.solvers.base import Stopwatch
 from otgan.solvers.dispatch import picks
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
     from otgan._checks import ArrayLike
     from otgan.certificate import Certificate
-    from otgan.potential import BrenierPotential
     from otgan.solvers.base import Solver
 
 GENERATORS = ("auto", "icnn", "mlp", "entropic", "nearest")
@@ -204,7 +204,7 @@ class OTGAN:
 
     def _made(self, result: Result, settings: dict[str, Any], more: dict[str, Any]) -> Generator:
         """The generator of this kind."""
-        potential, source = result.potential, result.source
+        potential, source = self.potential, result.source
         if self.kind == "nearest":
             return NearestGenerator(potential, source)
         if self.kind == "entropic":
@@ -254,7 +254,9 @@ class OTGAN:
     @property
     def potential(self) -> BrenierPotential:
         """The Brenier potential."""
-        return self.result.potential
+        potential = self.result.potential
+        assert isinstance(potential, BrenierPotential)  # the cost is quadratic
+        return potential
 
     @property
     def generator(self) -> Generator:

@@ -59,3 +59,5 @@ def test_refusals():
         critic_between(np.zeros((2, 2)), np.zeros((2, 3)))
     with pytest.raises(ValueError, match="generated"):
         critic_between([[float("nan")]], [[0.0]])
+    with pytest.raises(ValueError, match="quadratic"):
+        critic_between([[1.0]], [[0.0]], p=3.0)
