@@ -28,7 +28,7 @@ from otgan.generators import EntropicGenerator, Generator, NearestGenerator, ent
 
 Floats = NDArray[np.float64]
 _W2_POINTS = 2000
-FACTORS = (2.0, 4.0, 6.0, 8.0)
+FACTORS = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
 
 
 def split(images: Floats, n_train: int, n_test: int, dim: int, seed: int) -> tuple[Floats, Floats]:
