@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from otgan.potential import BrenierPotential
 
 _PER_TARGET, _FEWEST, _MOST = 8, 1 << 16, 1 << 19
+_ENOUGH = 4  # a target, of those that cost nothing
 _NUMBERS = 1 << 26  # coordinates of all pairs, which bounds the memory
 _HELD_OUT = 2048  # pairs that are measured, one a target
 
@@ -63,6 +64,11 @@ class Pairs:
 def pairs_wanted(n: int, dim: int) -> int:
     """How many pairs a fit to n targets asks for by default."""
     return max(min(max(min(_PER_TARGET * n, _MOST), _FEWEST), _NUMBERS // dim), 1024)
+
+
+def enough_pairs(held: int, n: int, wanted: int, asked: bool) -> bool:
+    """Whether pairs that a solver showed will do, so that none is drawn: half of what was asked for, or 4 a target."""
+    return held >= 0.5 * wanted or (not asked and held >= _ENOUGH * n)
 
 
 def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, validation: float, seed: int) -> Pairs:

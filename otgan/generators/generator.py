@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from otgan import io
-from otgan._checks import as_points, as_positive
+from otgan._checks import as_count, as_points, as_positive
 from otgan.generators.entropic import entropic_reg
 from otgan.generators.networks import ICNN, Conjugate, ConvexNetwork, Coordinates, ResidualMLP, conjugate
+from otgan.generators.selection import SAMPLES, Score, candidate_regs, held_out_score
 from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from otgan._checks import ArrayLike
@@ -91,13 +92,68 @@ class EntropicGenerator(Generator):
     Args:
         potential: u_h.
         source: mu.
-        reg: eps > 0, in the unit of a score; :func:`entropic_reg` when left out.
+        reg: eps > 0, in the unit of a score; :func:`entropic_reg` when left out, :meth:`select` chooses one by held-out
+            points.
     """
 
     def __init__(self, potential: BrenierPotential, source: Source, reg: float | None = None) -> None:
         super().__init__(source)
         self.potential = potential
         self.reg = entropic_reg(potential, source) if reg is None else as_positive(reg, "reg")
+        self.scores: dict[float, Score] = {}
+
+    @classmethod
+    @torch.no_grad()
+    def select(
+        cls,
+        potential: BrenierPotential,
+        source: Source,
+        held_out: ArrayLike,
+        *,
+        regs: Sequence[float] | None = None,
+        samples: int = SAMPLES,
+        seed: int = 0,
+    ) -> EntropicGenerator:
+        """The regularisation whose samples are nearest in law to points that the solve did not see.
+
+        "Nearest" is the least total of :class:`otgan.generators.Score`: samples must be as far from the training points
+        as held-out points are (neither copies nor blurs), and of the same law.
+
+        Args:
+            potential: u_h.
+            source: mu.
+            held_out: points of the same law as the targets, shape (k, d), not among them.
+            regs: candidates; by default from four times :func:`entropic_reg` downwards, each half of the one before,
+                to where most samples are copies; then the two between the best and its neighbours.
+            samples: m, drawn for each candidate from the same source points.
+            seed: of these.
+
+        Returns:
+            The generator; its ``scores`` are those of all candidates, by reg.
+        """
+        y = as_points(held_out, "held_out", potential.dim).to(potential.points)
+        if len(y) < 2:
+            raise ValueError(f"held_out must hold at least 2 points, got {len(y)}.")
+        named = regs is not None
+        if regs is None:
+            regs = candidate_regs(potential, source, entropic_reg(potential, source), seed)
+        tried = sorted({as_positive(reg, "regs") for reg in regs})
+        if not tried:
+            raise ValueError("regs is empty; name at least one regularisation, or leave it out.")
+        count, scores = as_count(samples, "samples", 2), {}
+
+        def best(among: Sequence[float]) -> float:
+            for reg in among:
+                new = cls(potential, source, reg).sample(count, seed)
+                scores[reg] = held_out_score(new, y, potential.points)
+            return min(scores, key=lambda reg: scores[reg].total)
+
+        reg = best(tried)
+        if not named:
+            reg = best([reg * 2.0**0.5, reg / 2.0**0.5])
+        chosen = cls(potential, source, reg)
+        chosen.scores = dict(sorted(scores.items()))
+        return chosen
 
     @property
     def device(self) -> torch.device:
