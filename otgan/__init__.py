@@ -18,14 +18,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, plot
+    from otgan import kernels, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
+    from otgan.generators import fit_generator
     from otgan.loading import load
     from otgan.measures import (
         DiscreteMeasure,
         Empirical,
         Gaussian,
+        GaussianMixture,
         GridDensity,
         Source,
         UniformBall,
@@ -38,12 +40,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "OTGAN": "generators",
     "BrenierPotential": "potential",
     "Certificate": "certificate",
     "ConvergenceError": "solvers",
     "DiscreteMeasure": "measures",
     "Empirical": "measures",
     "Gaussian": "measures",
+    "GaussianMixture": "measures",
     "GridDensity": "measures",
     "KantorovichPotential": "cost_potential",
     "Quantization": "solvers",
@@ -53,20 +57,24 @@ _HOME = {
     "UniformBox": "measures",
     "UniformPolytope": "measures",
     "certify": "certificate",
+    "fit_generator": "generators",
     "kernels": "",
     "load": "loading",
+    "metrics": "",
     "plot": "",
     "quantize": "solvers",
     "solve": "solvers",
 }
 
 __all__ = [
+    "OTGAN",
     "BrenierPotential",
     "Certificate",
     "ConvergenceError",
     "DiscreteMeasure",
     "Empirical",
     "Gaussian",
+    "GaussianMixture",
     "GridDensity",
     "KantorovichPotential",
     "Quantization",
@@ -76,8 +84,10 @@ __all__ = [
     "UniformBox",
     "UniformPolytope",
     "certify",
+    "fit_generator",
     "kernels",
     "load",
+    "metrics",
     "plot",
     "quantize",
     "solve",

@@ -7,13 +7,14 @@ Gaussian to the codes; its entropic map draws new codes. Everything is then comp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from otgan import metrics
 from otgan.datasets import digits
 from otgan.generators.entropic import entropic_reg
 from otgan.measures import DiscreteMeasure, Gaussian, UniformBall
@@ -28,6 +29,7 @@ Floats = NDArray[np.float64]
 _WIDTH = 80
 _SIDE = 8  # pixels
 _COPY = 1.0  # grey levels: two digits this close look the same
+_COPYING = -3.0  # C_T below which distances to the training digits are too small for chance
 _NEIGHBOURS = 5
 _SHOWN = 20
 
@@ -66,13 +68,17 @@ class Codes:
 
 @dataclass(frozen=True)
 class Quality:
-    """How a set of digits compares with the training digits and with as many held-out ones.
+    """How a set of digits compares with the training digits and with as many held-out ones, see `otgan.metrics`.
 
     Attributes:
         nearest: median distance to the nearest training digit, in grey levels.
         copies: share closer than one grey level to a training digit.
         closer: share closer to a training digit than half of the held-out digits are.
+        authentic: share farther from a training digit than that is from the next one.
+        copying: the statistic C_T; below -3 is copying, fresh digits have 0 +- 1 at most.
         w2: Wasserstein distance to the held-out digits, in grey levels.
+        precision: share within the support of the held-out digits.
+        coverage: share of the held-out digits that have one of these as a neighbour.
         variance: total variance over that of the training digits.
         clear: share whose five nearest training digits all belong to one class.
     """
@@ -80,7 +86,11 @@ class Quality:
     nearest: float
     copies: float
     closer: float
+    authentic: float
+    copying: float
     w2: float
+    precision: float
+    coverage: float
     variance: float
     clear: float
 
@@ -144,7 +154,9 @@ class DemoReport:
                 f"New digits: entropic map, reg = {self.reg:.3g}. Their median distance to the nearest training digit "
                 f"is {new.nearest:.1f}; unseen real digits have {real.nearest:.1f}, copies 0. Averaging neighbours "
                 f"makes them {'less' if new.variance < 1 else 'more'} varied than the real ones "
-                f"(variance {new.variance:.2f}), which W2 alone does not punish: read both."
+                f"(variance {new.variance:.2f}), which W2 alone does not punish: read both. C_T = {new.copying:.1f} "
+                f"{'finds them' if new.copying < _COPYING else 'does not find them'} nearer to the training digits "
+                "than chance allows."
             ),
             "",
             *_wrapped(
@@ -229,40 +241,41 @@ class _Real:
 
         self.train, self.labels, self.test, self.rng = train, labels, test, rng
         self.tree = cKDTree(train)
-        self.usual = float(np.median(self.tree.query(test)[0]))
+        self.usual = metrics.nearest_distance(test, train)
         self.variance = float(train.var(axis=0).sum())
 
     def nearest(self, codes: Floats) -> NDArray[np.int64]:
         """Number of the nearest training digit, shape (k,)."""
         return np.asarray(self.tree.query(codes)[1], dtype=np.int64)
 
-    def quality(self, codes: Floats, w2: float | None = None) -> Quality:
+    def quality(self, codes: Floats) -> Quality:
         """Measure codes, shape (k, d), with k the number of held-out digits."""
-        found = self.tree.query(codes, k=_NEIGHBOURS)
-        distance, index = np.asarray(found[0]), np.asarray(found[1])
+        index = np.asarray(self.tree.query(codes, k=_NEIGHBOURS)[1])
         same = (self.labels[index] == self.labels[index[:, :1]]).all(axis=1)
+        support = metrics.prdc(codes, self.test)
         return Quality(
-            nearest=float(np.median(distance[:, 0])),
-            copies=float((distance[:, 0] < _COPY).mean()),
-            closer=float((distance[:, 0] < self.usual).mean()),
-            w2=_w2(codes, self.test) if w2 is None else w2,
+            nearest=metrics.nearest_distance(codes, self.train),
+            copies=metrics.copies(codes, self.train, tol=_COPY),
+            closer=metrics.copies(codes, self.train, tol=self.usual),
+            authentic=metrics.authenticity(codes, self.train),
+            copying=metrics.data_copying(codes, self.test, self.train).value,
+            w2=metrics.w2(codes, self.test),
+            precision=support.precision,
+            coverage=support.coverage,
             variance=float(codes.var(axis=0).sum() / self.variance),
             clear=float(same.mean()),
         )
 
     def floor(self) -> Quality:
-        """Held-out digits themselves; their W2 is that of as many training digits, the mean of five draws."""
-        draws = [self.rng.choice(len(self.train), len(self.test), replace=False) for _ in range(5)]
-        return self.quality(self.test, float(np.mean([_w2(self.train[draw], self.test) for draw in draws])))
-
-
-def _w2(a: Floats, b: Floats) -> float:
-    """Wasserstein distance of two sets of as many points, exactly: an assignment problem."""
-    from scipy.optimize import linear_sum_assignment
-    from scipy.spatial.distance import cdist
-
-    cost = cdist(a, b, "sqeuclidean")
-    return float(cost[linear_sum_assignment(cost)].mean() ** 0.5)
+        """Held-out digits themselves; what needs two clouds is of as many training digits, the mean of five draws."""
+        draws = [self.train[self.rng.choice(len(self.train), len(self.test), replace=False)] for _ in range(5)]
+        supports = [metrics.prdc(draw, self.test) for draw in draws]
+        return replace(
+            self.quality(self.test),
+            w2=float(np.mean([metrics.w2(draw, self.test) for draw in draws])),
+            precision=float(np.mean([support.precision for support in supports])),
+            coverage=float(np.mean([support.coverage for support in supports])),
+        )
 
 
 def _pictures(
@@ -293,7 +306,11 @@ def _table(quality: dict[str, Quality]) -> list[str]:
         ("distance to nearest training digit", lambda q: f"{q.nearest:.1f}"),
         (f"copies (closer than {_COPY:g})", lambda q: f"{100 * q.copies:.0f} %"),
         ("closer than half of the held out", lambda q: f"{100 * q.closer:.0f} %"),
+        ("authentic", lambda q: f"{100 * q.authentic:.0f} %"),
+        ("data-copying statistic C_T", lambda q: f"{q.copying:.1f}"),
         ("W2 to the held-out digits", lambda q: f"{q.w2:.1f}"),
+        ("precision", lambda q: f"{100 * q.precision:.0f} %"),
+        ("coverage", lambda q: f"{100 * q.coverage:.0f} %"),
         ("variance / training variance", lambda q: f"{q.variance:.2f}"),
         ("5 nearest are of one class", lambda q: f"{100 * q.clear:.0f} %"),
     ]
@@ -302,7 +319,9 @@ def _table(quality: dict[str, Quality]) -> list[str]:
     lines += [f"  {name:<{width}}" + "".join(f"{show(q):>10}" for q in quality.values()) for name, show in rows]
     lines += _wrapped(
         "bare map: T_h, which returns training digits. Gaussian: of the codes' mean and covariance. held out: real "
-        "digits, the floor; their W2 is that of as many training digits.",
+        "digits, the floor; their W2, precision and coverage are those of as many training digits. authentic: farther "
+        "from a training digit than that is from the next. C_T: below -3, nearer to the training digits than unseen "
+        "ones are, beyond chance.",
         "  ",
     )
     return lines

@@ -1,8 +1,18 @@
 """``load``: everything that can be read back, whatever it is."""
 
 from otgan.cost_potential import KantorovichPotential
+from otgan.generators import extension, generator, model
 from otgan.io import FormatError, load
 from otgan.potential import BrenierPotential
 from otgan.solvers import saving
 
-__all__ = ["BrenierPotential", "FormatError", "KantorovichPotential", "load", "saving"]
+__all__ = [
+    "BrenierPotential",
+    "FormatError",
+    "KantorovichPotential",
+    "extension",
+    "generator",
+    "load",
+    "model",
+    "saving",
+]

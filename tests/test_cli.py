@@ -333,6 +333,56 @@ def test_evaluate_measures_again(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["evaluate", str(run), "--n-samples", "1"]) == 2
 
 
+def test_evaluate_against_held_out_points(
+    run: Path, points: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = tmp_path / "held.npy"
+    np.save(held, np.random.default_rng(5).normal(size=(40, 2)))
+    argv = ["evaluate", str(run), "--n-samples", "3000", "--seed", "1", "--test", str(held)]
+    wanted = ["--metrics", "energy", "copies", "nearest_distance"]
+    assert main([*argv, *wanted, "--json"]) == 0
+    report = document(capsys)
+    found = report["evaluation"]
+    assert set(found["metrics"]) == {"energy", "copies", "nearest_distance"}
+    assert (found["n_samples"], found["n_test"], found["n_train"]) == (40, 40, 12)
+    assert report["certificate"]["n_samples"] == 3000
+    # The transport map returns the targets, which are the training points; so does a file of them.
+    assert main([*argv, *wanted, "--generator", "nearest", "--n-new", "7", "--json"]) == 0
+    copied = document(capsys)["evaluation"]
+    assert (copied["metrics"]["copies"]["value"], copied["n_samples"]) == (1, 7)
+    assert copied["metrics"]["copies"]["z"] is None  # infinite: no held-out point is a copy
+    assert main([*argv, "--samples", str(points), "--train", str(held), *wanted, "--json"]) == 0
+    given = document(capsys)["evaluation"]
+    assert (given["n_samples"], given["n_train"], given["metrics"]["copies"]["value"]) == (12, 40, 0)
+    assert main([*argv, *wanted]) == 0
+    out = capsys.readouterr().out
+    assert "W2(source, target)" in out
+    assert "real points" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--metrics", "energy"], "pass --test"),
+        (["--n-new", "0"], "--n-new"),
+        (["--test", "{held}", "--metrics", "fid"], "unknown metric 'fid'; there is sliced_w2"),
+        (["--test", "{held}", "--samples", "{held}", "--n-new", "4"], "choose one"),
+        (["--test", "nowhere.npy"], "nowhere.npy"),
+        (["--test", "{wide}"], "dimension 3"),
+        (["--test", "{held}", "--train", "{wide}"], "dimension 3"),
+        (["--test", "{held}", "--metrics", "data_copying"], "no cell holds"),
+    ],
+)
+def test_evaluate_bad_setting_is_2(
+    run: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"held": tmp_path / "held.npy", "wide": tmp_path / "wide.npy"}
+    np.save(paths["held"], np.ones((6, 2)))
+    np.save(paths["wide"], np.ones((6, 3)))
+    assert main(["evaluate", str(run), *(flag.format(**paths) for flag in flags)]) == 2
+    assert said in one_sentence(capsys)
+
+
 def test_plot_formats(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for suffix, magic in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
         out = tmp_path / f"deep/er{suffix}"

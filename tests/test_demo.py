@@ -48,6 +48,11 @@ def test_numbers_are_what_they_are_called(report: DemoReport) -> None:
     assert real.nearest > 1.0
     assert 0.25 * real.nearest < new.nearest < 1.5 * real.nearest
     assert new.copies < 0.2
+    assert (bare.authentic, real.copying) == (0.0, 0.0)
+    assert bare.copying < -3 < new.copying
+    assert 0.2 < real.authentic < 0.8
+    assert new.coverage > gauss.coverage
+    assert real.coverage > 0.7
     assert new.w2 < gauss.w2
     assert new.clear > gauss.clear
     assert 0.4 < new.variance < 1.0

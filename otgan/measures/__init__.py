@@ -7,12 +7,14 @@ from otgan.measures.discrete import DiscreteMeasure
 from otgan.measures.empirical import Empirical
 from otgan.measures.gaussian import Gaussian
 from otgan.measures.grid import GridDensity
+from otgan.measures.mixture import GaussianMixture
 from otgan.measures.polytope import UniformPolytope
 
 __all__ = [
     "DiscreteMeasure",
     "Empirical",
     "Gaussian",
+    "GaussianMixture",
     "GridDensity",
     "Source",
     "UniformBall",

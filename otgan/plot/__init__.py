@@ -1,4 +1,4 @@
-"""Figures: power diagrams, cells in space, transport maps, convergence, cell masses, stippling, panels of images.
+"""Figures: power diagrams, singular facets, cells in space, transport maps, convergence, masses, stippling, images.
 
 Every function draws into ``ax`` (a new figure when left out), returns the :class:`matplotlib.axes.Axes` and never shows
 anything; save with ``ax.figure.savefig(...)``.
@@ -9,6 +9,7 @@ from otgan.plot.convergence import convergence
 from otgan.plot.images import beside, image_grid
 from otgan.plot.mass_histogram import mass_histogram
 from otgan.plot.power_diagram import power_diagram
+from otgan.plot.singular_set import singular_set
 from otgan.plot.stippling import stippling
 from otgan.plot.surface_map import surface_map
 from otgan.plot.transport_map import transport_map
@@ -20,6 +21,7 @@ __all__ = [
     "image_grid",
     "mass_histogram",
     "power_diagram",
+    "singular_set",
     "stippling",
     "surface_map",
     "transport_map",

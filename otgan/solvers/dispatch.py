@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from otgan._checks import ArrayLike
     from otgan.callbacks import Callback, State
+    from otgan.solvers.base import Observer
 
 SOLVERS: dict[str, type] = {
     "adam": Adam,
@@ -59,6 +60,7 @@ def solve(
     certify_samples: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: float = 60.0,
+    observer: Observer | None = None,
     **options: Any,
 ) -> Result:
     """Find heights h whose power cells have the target's masses: ``mu(W_i(h)) = b_i``.
@@ -90,6 +92,8 @@ def solve(
             problem with the same settings (``max_time`` and ``max_iter`` may differ), the run goes on from there and
             ends with the same numbers as one that was never interrupted.
         checkpoint_every: seconds between two saves.
+        observer: is shown each batch that "stochastic-newton" streams and the cell of each sample
+            (:class:`otgan.solvers.base.Observer`); other methods show it nothing.
         **options: settings of the solver, such as ``lr=0.1`` for "adam".
 
     Returns:
@@ -120,7 +124,7 @@ def solve(
     root = _root_seed(seed)
     generator = torch.Generator(device=nu.points.device).manual_seed(_stream(root, 0))
     saving = _checkpoint(checkpoint, checkpoint_every, solver, fingerprint(source, nu, bar, root, p))
-    problem = Problem(source, nu, generator, p, saving)
+    problem = Problem(source, nu, generator, p, saving, observer)
     shown = Progress(options.get("max_iter")) if progress else None
     clock = Stopwatch(max_time)
     try:
@@ -221,6 +225,13 @@ def _named(
         raise TypeError(
             f"method={method!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}."
         ) from None
+
+
+def picks(
+    source: Source, target: DiscreteMeasure, method: str | Solver, options: dict[str, Any], p: float = 2.0
+) -> str:
+    """Name of the solver that :func:`solve` would run."""
+    return _pick(source, target, method, options, p)[0].name
 
 
 def _checkpoint(path: str | Path | None, every: float, solver: Solver, problem: str) -> Checkpoint | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
-import otgan.measures
 from otgan import io
 from otgan.certificate import Certificate
 from otgan.cost_potential import KantorovichPotential
-from otgan.measures import DiscreteMeasure, Source
+from otgan.measures import DiscreteMeasure
+from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
 from otgan.solvers.result import Plan, Result
 
@@ -31,25 +31,18 @@ _PLAIN = {
     "history": "list",
     "value": "float | None",
 }
-_SOURCES = {
-    name: item
-    for name, item in vars(otgan.measures).items()
-    if isinstance(item, type) and issubclass(item, Source) and item is not Source
-}
 
 
 def save_result(result: Result, path: str | Path) -> Path:
     """Write ``result`` into the folder ``path``."""
+    return io.save(path, "Result", *pack_result(result))
+
+
+def pack_result(result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Plain settings and tensors, from which :func:`unpack_result` makes an equal result."""
     config: dict[str, Any] = {name: getattr(result, name) for name in _PLAIN}
     config["certificate"] = result.certificate.to_dict()
-    if _SOURCES.get(type(result.source).__name__) is not type(result.source):
-        known = ", ".join(sorted(_SOURCES))
-        raise TypeError(
-            f"A {type(result.source).__name__} source cannot be read back and is not saved; known are {known}."
-        )
-    settings, source = result.source.state()
-    config["source"] = {"class": type(result.source).__name__, **settings}
-    tensors: dict[str, Tensor] = {f"source.{name}": t for name, t in source.items()}
+    config["source"], tensors = pack_source(result.source)
     tensors |= {f"potential.{name}": t for name, t in result.potential.state_dict().items()}
     if result.potential.p != 2.0:
         config["p"] = result.potential.p
@@ -66,16 +59,13 @@ def save_result(result: Result, path: str | Path) -> Path:
         tensors["plan.col"] = torch.from_numpy(matrix.coords[1].astype("int64"))
         tensors["plan.source_dual"] = result.plan.source_dual
         tensors["plan.target_dual"] = result.plan.target_dual
-    return io.save(path, "Result", config, tensors)
+    return config, tensors
 
 
 @io.register("Result")
-def _load_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
-    settings = dict(config["source"])
-    name = settings.pop("class")
-    if name not in _SOURCES:
-        raise ValueError(f"unknown source {name!r}")
-    source = _SOURCES[name].from_state(settings, _under(tensors, "source."))
+def unpack_result(config: dict[str, Any], tensors: dict[str, Tensor]) -> Result:
+    """Inverse of :func:`pack_result`."""
+    source = unpack_source(config["source"], tensors)
     state = _under(tensors, "potential.")
     potential = (
         KantorovichPotential(state["points"], state["psi"], state["weights"], config["p"])

@@ -15,6 +15,8 @@ SOURCES = [
     og.Gaussian([1.0, -2.0], [[2.0, 1.2], [1.2, 1.0]]),
     og.Gaussian([0.0, 5.0, 1.0], [1.0, 4.0, 0.25]),
     og.Gaussian([0.0, 0.0], [[1.0, 1.0], [1.0, 1.0]]),  # singular
+    og.GaussianMixture([[0.0, 3.0], [-2.0, 0.0]], [0.5, 2.0], weights=[1, 3]),
+    og.GaussianMixture([[1.0, 0.0, 0.0], [0.0, 5.0, 0.0]], [[[1.0], [2.0], [0.5]], [[0.0], [0.1], [3.0]]]),  # of rank 1
     og.Empirical(np.random.default_rng(0).normal(size=(50, 3))),
     og.Empirical([[0.0, 1.0], [4.0, -1.0], [2.0, 2.0]], weights=[1, 2, 5]),
 ]
@@ -79,6 +81,15 @@ def test_gaussian_covariance_of_samples():
     assert torch.allclose(torch.cov(x.T), cov, atol=0.02)
 
 
+def test_mixture_covariance_and_component_masses():
+    factors = [[[1.0, 0.0], [0.5, 0.2]], [[2.0, 0.0], [0.0, 0.1]]]
+    mixture = og.GaussianMixture([[0.0, 3.0], [0.0, -3.0]], factors, [3, 1])
+    x = mixture.sample(200_000, seed=0, dtype=torch.float64)
+    assert torch.allclose(torch.cov(x.T), mixture.cov, rtol=0.02, atol=0.05)
+    assert float((x[:, 1] > 0.0).double().mean()) == pytest.approx(0.75, abs=0.005)
+    assert mixture.variance == pytest.approx(float(torch.trace(mixture.cov)))
+
+
 def test_weighted_atoms_are_drawn_in_proportion():
     x = og.Empirical([[0.0], [1.0]], weights=[1, 3]).sample(100_000, seed=0)
     assert float(x.mean()) == pytest.approx(0.75, abs=0.006)
@@ -99,6 +110,9 @@ def test_weighted_atoms_are_drawn_in_proportion():
         (lambda: og.Gaussian([0.0, 0.0], [[1.0, 2.0], [0.0, 1.0]]), "symmetric"),
         (lambda: og.Gaussian([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), "positive semi-definite"),
         (lambda: og.Gaussian([0.0, 0.0], np.eye(3)), "shape"),
+        (lambda: og.GaussianMixture([[0.0, 1.0]], np.eye(2)), r"\(1, 2, r\)"),
+        (lambda: og.GaussianMixture([[0.0], [1.0]], weights=[1.0]), "shape"),
+        (lambda: og.GaussianMixture([[0.0], [1.0]], [1.0, float("inf")]), "infinite"),
         (lambda: og.Empirical(np.zeros((0, 2))), "empty"),
         (lambda: og.Empirical([[0.0], [1.0]], weights=[1.0, 0.0]), "> 0"),
         (lambda: og.UniformBox(dim=2).sample(-1), "at least 0"),
