@@ -122,6 +122,7 @@ def legend(results: dict[str, Any]) -> str:
 def figure(results: dict[str, Any]) -> Figure:
     """Chi2 against seconds, one panel a problem, both axes logarithmic; each method's full run."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     from otgan.plot._style import DPI, FRAME, INK, LINES, SMALL, TEXT, frame
 
@@ -138,6 +139,7 @@ def figure(results: dict[str, Any]) -> Figure:
     for ax, (problem, methods) in zip(axes.flat, found.items(), strict=False):
         frame(ax, grid=True)
         ax.set(xscale="log", yscale="log")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # over one decade the labels would overlap
         for method, runs in methods.items():
             curve = [point for point in curve_of(final_run(runs)) if 0.0 < point.chi2 < math.inf]
             place = names.index(method)
