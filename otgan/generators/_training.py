@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -13,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from otgan import io
+from otgan._threads import one_thread
 from otgan.generators.generator import FitReport
 from otgan.generators.networks import ConvexNetwork, conjugate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from otgan.generators._pairs import Pairs
 
@@ -111,7 +111,8 @@ class Training:
             bar = tqdm(desc="generator", total=self.settings.steps, initial=self.step, leave=False, mininterval=0.2)
         network.train()
         try:
-            with _threads(self.parameters):
+            small = sum(p.numel() for p in self.parameters) <= _SMALL
+            with one_thread(small and not self.parameters[0].is_cuda):
                 status = self._loop(callback, bar)
         except KeyboardInterrupt:
             status = "interrupted"
@@ -306,23 +307,6 @@ class Training:
             moments = {name[len(f"adam.{k}.") :]: v for name, v in tensors.items() if name.startswith(f"adam.{k}.")}
             if moments:
                 self.optimiser.state[parameter] = {n: v if n == "step" else v.to(device) for n, v in moments.items()}
-
-
-@contextlib.contextmanager
-def _threads(parameters: list[nn.Parameter]) -> Iterator[None]:
-    """One thread for a small network: its operations are too short to share, and threads that wait for each other spin.
-
-    On a busy machine of two cores two threads were twenty times slower than one.
-    """
-    before = torch.get_num_threads()
-    if sum(p.numel() for p in parameters) > _SMALL or parameters[0].is_cuda:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)

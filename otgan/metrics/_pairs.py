@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from otgan._threads import one_thread
 from otgan.metrics._points import unit_of
 
 _SMALL = 4_000_000  # pairs up to which everything is float64
@@ -19,18 +20,9 @@ _SIDE, _WIDE_SIDE, _DEVICE_SIDE = 256, 1024, 8192  # of a tile: in the cache; fo
 Function = Callable[[Tensor], Tensor]
 
 
-@contextlib.contextmanager
-def unsplit(points: Tensor) -> Iterator[None]:
+def unsplit(points: Tensor) -> AbstractContextManager[None]:
     """One thread for small tiles: to wake others for each takes longer than its work, much longer on a busy machine."""
-    threads = torch.get_num_threads()
-    if threads == 1 or points.is_cuda or points.shape[1] > _EXACT_DIM:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    return one_thread(not points.is_cuda and points.shape[1] <= _EXACT_DIM)
 
 
 def tile_side(points: Tensor) -> int:

@@ -140,9 +140,9 @@ class Candidates:
         if tolerated > 0.0 and len(known) > 4 * PROBE and self.k < self.n:
             self.probed += 1
             probe = known[self.probed % (len(known) // PROBE) :: len(known) // PROBE]
-            before = self.best(h)[0][probe]
+            before = self._top(probe, h)
             self._look_up(np.concatenate([np.flatnonzero(self.epoch < 0), probe]), h)
-            wrong = float((self.best(h)[0][probe] > before + 1e-6 * np.abs(before)).mean())
+            wrong = float((self._top(probe, h) > before + 1e-6 * np.abs(before)).mean())
             if wrong <= tolerated:
                 return wrong
         rows = np.flatnonzero(~self.proven(h, margin))
@@ -233,6 +233,10 @@ class Candidates:
         with loop_threads(self.index.size):
             _top_two(self.index, self.base, h, first, second, where)
         return first, second, where
+
+    def _top(self, rows: NDArray[np.int64], h: Floats) -> Floats:
+        """Best score in the lists of these samples."""
+        return np.asarray((self.base[rows] + h[self.index[rows]]).max(axis=1))
 
     def gap(self, h: Floats) -> float:
         """Typical difference of the best and the second best score: the scale below which smoothing is harmless.

@@ -220,37 +220,37 @@ def _lifted(
     count, label = groups.count, groups.label
     at = x[:m]
     cell = label[scores.assign(at, h).index.cpu().numpy()] if count > 1 else np.zeros(m, np.int64)
-    hits, centroid, width = moments(at, np.ones(m), cell, count)
+    hits, centroid, width = _moments(at, np.ones(m), cell, count)
     pause()
-    mass, centre, size = moments(scores.y, b, label, count)
+    mass, centre, size = _moments(scores.y, b, label, count)
     trusted = (hits >= TRUSTED / 4) & (size > 0.0)
     slope = np.sqrt(width / np.where(size > 0.0, size, 1.0))
     new = np.empty(scores.n)
-    for rows, y in pieces(scores.y):
+    for rows, y in _pieces(scores.y):
         offset = y - centre[label[rows]]
         along = np.einsum("nd,nd->n", centroid[label[rows]], offset)
         new[rows] = -along - 0.5 * slope[label[rows]] * np.einsum("nd,nd->n", offset, offset)
     return np.where(trusted[label], new, h)
 
 
-def pieces(points: Tensor) -> Iterator[tuple[slice, Floats]]:
+def _pieces(points: Tensor) -> Iterator[tuple[slice, Floats]]:
     """Slices of rows with these rows in float64."""
     for first in range(0, len(points), _ROWS):
         rows = slice(first, min(first + _ROWS, len(points)))
         yield rows, points[rows].double().cpu().numpy()
 
 
-def moments(points: Tensor, weight: Floats, label: Indices, count: int) -> tuple[Floats, Floats, Floats]:
+def _moments(points: Tensor, weight: Floats, label: Indices, count: int) -> tuple[Floats, Floats, Floats]:
     """Mass, centroid and variance ``E|z - centroid|^2`` of each label: (G,), (G, d), (G,)."""
     from scipy.sparse import csr_array
 
     mass = np.bincount(label, weight, minlength=count).astype(np.float64)
     total = np.zeros((count, points.shape[1]))
-    for rows, z in pieces(points):
+    for rows, z in _pieces(points):
         total += np.asarray(csr_array((weight[rows], (label[rows], np.arange(len(z)))), shape=(count, len(z))) @ z)
     centroid = total / np.where(mass > 0.0, mass, 1.0)[:, None]
     square = np.zeros(count)
-    for rows, z in pieces(points):
+    for rows, z in _pieces(points):
         z -= centroid[label[rows]]
         square += np.bincount(label[rows], weight[rows] * np.einsum("nd,nd->n", z, z), minlength=count)
     return mass, centroid, square / np.where(mass > 0.0, mass, 1.0)
