@@ -18,11 +18,18 @@ def one_thread(when: bool = True) -> Iterator[None]:
     OpenMP's threads spin while they wait for each other: on a core that another process uses, small operations take
     many times as long on two threads as on one.
     """
+    with torch_threads(1 if when else torch.get_num_threads()):
+        yield
+
+
+@contextlib.contextmanager
+def torch_threads(wanted: int) -> Iterator[None]:
+    """Run torch, and the kernels on the CPU, on ``wanted`` threads inside the block."""
     before = torch.get_num_threads()
-    if not when or before == 1:
+    if wanted == before:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(wanted)
     try:
         yield
     finally:
@@ -31,17 +38,22 @@ def one_thread(when: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loop_threads(entries: int) -> Iterator[None]:
-    """Threads of Numba's parallel loops inside the block: one for few ``entries``, else those of torch."""
+    """Threads of Numba's parallel loops inside the block: one for few ``entries``, else those of torch.
+
+    Torch keeps its own number: Numba changes OpenMP's, which they share, when it starts its threads.
+    """
     import numba
 
     settings: Any = numba.config
-    before = numba.get_num_threads()
-    wanted = 1 if entries < _SMALL else min(torch.get_num_threads(), settings.NUMBA_NUM_THREADS)
-    if wanted == before:
-        yield
-        return
-    numba.set_num_threads(wanted)
+    torch_before = torch.get_num_threads()
+    before = numba.get_num_threads()  # the first call starts its threads
+    wanted = 1 if entries < _SMALL else min(torch_before, settings.NUMBA_NUM_THREADS)
     try:
+        if wanted != before:
+            numba.set_num_threads(wanted)
         yield
     finally:
-        numba.set_num_threads(before)
+        if wanted != before:
+            numba.set_num_threads(before)
+        if torch.get_num_threads() != torch_before:
+            torch.set_num_threads(torch_before)

@@ -33,6 +33,8 @@ CHUNK = 1 << 15
 MOVERS = 32
 #: Scores of such targets that are in memory at a time.
 BLOCK = 1 << 23
+#: Samples that a cell should get for its emptiness to mean something: chance e^-12.
+EXPECTED = 12.0
 #: Lists without a proof that are looked up to see whether the others need it.
 PROBE = 1024
 
@@ -200,7 +202,7 @@ class Candidates:
         out = np.empty(len(rows), bool)
         y = self.scores.rows(movers, self.x.device)
         high, risen = torch.from_numpy(h[movers]).to(y), torch.from_numpy(rise[movers]).to(y)
-        size = max(min(CHUNK, BLOCK // len(movers)), 1)
+        size = max(min(CHUNK, BLOCK // max(len(movers), 1)), 1)
         for start in range(0, len(rows), size):
             at = rows[start : start + size]
             scores = self.scores.dense(self.x[torch.from_numpy(at).to(y.device)], high, y)
@@ -223,6 +225,29 @@ class Candidates:
         first, _, _ = self.best(h)
         h = h.copy()
         h[dead] = np.maximum(h[dead], self.scores.touching(self.x, torch.from_numpy(first), dead))
+        return h
+
+    def filled(self, h: Floats, b: Floats, least: float) -> Floats:
+        """Heights with those of starved targets raised until each has its share of the samples, if others stay put.
+
+        Soft masses hide that a target among near copies wins no sample. One that has less than ``least`` of its weight,
+        where chance would not explain it, gets the height at which ``b_i m`` of the samples that list it prefer it.
+        """
+        masses = self.masses(h)
+        starved = (masses < least * b) & (self.m * b > EXPECTED)
+        if not starved.any():
+            return h
+        h = self.revived(h, np.flatnonzero(starved & (masses == 0.0)))
+        first, _, _ = self.best(h)
+        rows, places = np.nonzero(starved[self.index])
+        target = self.index[rows, places]
+        missing = first[rows] - self.base[rows, places] - h[target]
+        order = np.lexsort((missing, target))
+        target, missing = target[order], missing[order]
+        who, start, size = np.unique(target, return_index=True, return_counts=True)
+        quota = np.ceil(b[who] * self.m).astype(np.int64)
+        h = h.copy()
+        h[who] += missing[start + np.minimum(quota, size) - 1]
         return h
 
     # ------------------------------------------------- scores in the lists

@@ -35,7 +35,7 @@ MAX_GROUPS, FEW_GROUPS, STRIDE = 512, 64, 3
 #: Targets a group, at least, beyond FEW_GROUPS groups.
 MEMBERS = 64
 #: Samples a group at each level, at least; and for all groups together.
-PER_GROUP, LEAST = 8, 2048
+PER_GROUP, LEAST = 8, 1024
 #: Samples a group from which on its centroid is trusted.
 TRUSTED = 24
 #: Ratio of one temperature to the next, and of the last one to the gap between the two best groups.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from otgan import kernels
+from otgan._threads import torch_threads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +21,8 @@ class Scores:
     """Scores for the targets of one problem, whose maximum over j decides the cell of x_i.
 
     ``s_ij = <x_i, y_j> + h_j``, and ``s_ij = h_j - |x_i - y_j|^p / p`` for an exponent p other than 2. Heights come as
-    float64 arrays and are rounded to the precision of the targets.
+    float64 arrays and are rounded to the precision of the targets. Fused kernels use the threads that torch had when
+    this object was made: they share work in large pieces, which pays where other operations are better on one.
 
     Args:
         y: targets, shape (n, d), float32 or float64.
@@ -33,6 +35,7 @@ class Scores:
     def __init__(self, y: Tensor, p: float = 2.0) -> None:
         self.y, self.p = y, p
         self.count = 0
+        self._threads = torch.get_num_threads()
 
     @property
     def n(self) -> int:
@@ -50,12 +53,14 @@ class Scores:
     def assign(self, x: Tensor, h: Floats) -> kernels.Assignment:
         """Best target of each sample and its score."""
         self.count += len(x) * self.n
-        return kernels.assign(x, self.y, self.heights(h), p=self.p)
+        with torch_threads(self._threads):
+            return kernels.assign(x, self.y, self.heights(h), p=self.p)
 
     def top_k(self, x: Tensor, h: Floats, k: int) -> kernels.TopK:
         """The k best targets of each sample and their scores."""
         self.count += len(x) * self.n
-        return kernels.top_k(x, self.y, self.heights(h), k, p=self.p)
+        with torch_threads(self._threads):
+            return kernels.top_k(x, self.y, self.heights(h), k, p=self.p)
 
     def dense(self, x: Tensor, h: Tensor, y: Tensor) -> Tensor:
         """All scores of ``x`` with some targets ``y`` at their heights ``h``, shape (m, len(y))."""
@@ -71,4 +76,5 @@ class Scores:
         """
         self.count += len(x) * len(rows)
         y = self.rows(rows, x.device)
-        return -kernels.assign(y, x, -value.to(x), p=self.p).value.double().cpu().numpy()
+        with torch_threads(self._threads):
+            return -kernels.assign(y, x, -value.to(x), p=self.p).value.double().cpu().numpy()

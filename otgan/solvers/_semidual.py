@@ -40,6 +40,8 @@ PATIENCE, MAX_CG = 25, 100
 VISIBLE, SEEN = 0.02, 32
 #: Couplings a sample from which on a grid costs more than the diagonal's iterations.
 CROWDED = 6.0
+#: Share of the typical diagonal below which a target was not met by the samples, and does not count as rough.
+UNSEEN = 0.005
 #: Most that the temperature is raised above its goal, while full steps do not descend.
 HOT = 64.0
 #: Share of the targets that may leave the bulk of a step behind and are then held back one by one.
@@ -47,16 +49,20 @@ OUTLIERS = 0.01
 
 
 @njit(cache=True)
-def _compress(index: Labels, prob: Reals, ptr: NDArray[np.int64], col: Labels, val: Reals) -> None:
+def _compress(index: Labels, prob: Reals, least: float, ptr: NDArray[np.int64], col: Labels, val: Reals) -> None:
     m, k = index.shape
     t = 0
     ptr[0] = 0
     for i in range(m):
+        total = 0.0
         for j in range(k):
-            if prob[i, j] > 0.0:
+            if prob[i, j] > least:
                 col[t] = index[i, j]
                 val[t] = prob[i, j]
+                total += prob[i, j]
                 t += 1
+        for s in range(ptr[i], t):
+            val[s] /= total
         ptr[i + 1] = t
 
 
@@ -99,12 +105,12 @@ class Hessian:
         self._grid: tuple[Floats, Multigrid] | None = None
 
     @classmethod
-    def of(cls, lists: Candidates, h: Floats, eps: float) -> Hessian:
-        """At heights ``h``, over ``lists`` as they are."""
+    def of(cls, lists: Candidates, h: Floats, eps: float, least: float = 0.0) -> Hessian:
+        """At heights ``h``, over ``lists`` as they are, without probabilities up to ``least`` (< 1 / k)."""
         lists.soften(h, eps)
-        size = int(np.count_nonzero(lists.prob))
+        size = int(np.count_nonzero(lists.prob > least))
         ptr, col, val = np.empty(lists.m + 1, np.int64), np.empty(size, np.int32), np.empty(size, np.float32)
-        _compress(lists.index, lists.prob, ptr, col, val)
+        _compress(lists.index, lists.prob, least, ptr, col, val)
         return cls(ptr, col, val, lists.n, eps)
 
     def __matmul__(self, v: Floats) -> Floats:
@@ -168,6 +174,10 @@ class Hessian:
         matrix.indptr, matrix.indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
         return matrix
 
+    def unseen(self, b: Floats, share: float) -> Floats:
+        """What the diagonal of targets that samples hardly met lacks to a share of the typical one of their weight."""
+        return np.maximum(share * float(self.diagonal.sum()) * b - self.diagonal, 0.0)
+
     def roughness(self, b: Floats, generator: np.random.Generator) -> float:
         """Error of the masses that a step through the noise of the samples makes, over that noise itself.
 
@@ -180,7 +190,7 @@ class Hessian:
         """
         g = generator.normal(size=self.n) * np.sqrt(b / self.m)
         g -= b * g.sum()
-        v = self.solve(g, LEAST_DAMPING * b / self.eps)
+        v = self.solve(g, LEAST_DAMPING * b / self.eps + self.unseen(b, UNSEEN))
         return float(g @ v) / (3.0 * self.eps)
 
 

@@ -13,12 +13,13 @@ from otgan._threads import one_thread
 from otgan.certificate import chi2_estimate
 from otgan.measures import DiscreteMeasure
 from otgan.potential import fix_gauge
-from otgan.solvers._candidates import Candidates
+from otgan.solvers._candidates import EXPECTED, Candidates
 from otgan.solvers._coarse import Start, coarse_start
 from otgan.solvers._collinear import Line
 from otgan.solvers._nested import RATIO, handed_on, part
 from otgan.solvers._sampling import Stream
 from otgan.solvers._semidual import DAMPING, Descent, Hessian, bounded
+from otgan.solvers._stochastic_saving import restore, save
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_EXPECTED = 12.0  # samples that a cell should get for its emptiness to mean something: chance e^-12
+_STARVED = 0.25  # share of its weight below which a cell of the stored samples is filled up
 _LEAST_STORED, _LEAST_BATCH = 4096, 1024
 _PATIENCE = 20.0  # times (n - 1) / tol samples, after which a run that does not get there ends
 _SLOW = 1.5  # times the statistical limit, above which heights are worth less than the samples they saw
 _WINDOW = 1.5  # chi2 is estimated from the batches since the samples were fewer by this factor
-_ROUGH = 0.7  # roughness of the Hessian from which on samples are better stored than streamed
+_ROUGH = 0.25  # roughness of the Hessian from which on samples are better stored than streamed
+_FAINT = 1e-3  # probabilities that the Hessian of the streaming phase leaves out
 _SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
 _MAX_STEPS = 25  # Newton steps on one set of stored samples
@@ -97,7 +99,7 @@ class Run:
         status: Status
         try:
             with one_thread(self.n <= _SMALL):
-                self.restore()
+                restore(self)
                 status = self.solve()
         except _End as end:
             status = end.status
@@ -126,7 +128,7 @@ class Run:
         if self.phase == "stored":
             self.stored_phase()
             self.phase = "streaming"
-            self.save()
+            save(self)
         return self.streaming_phase()
 
     def on_a_line(self, line: Line) -> Status:
@@ -182,12 +184,13 @@ class Run:
                 self.descent.lists = self.descent.lists.extended(self.stream.stored[:size])
             self.minimise(self.descent, _SETTLED * min(self.n / size, 1.0))
             lists = self.descent.lists
-            hollow = np.flatnonzero((lists.masses(self.h) == 0.0) & (size * self.b > _EXPECTED))
-            self.h = self.descent.h = lists.revived(self.h, hollow)
+            self.h = self.descent.h = lists.filled(self.h, self.b, _STARVED)
             self.stage += 1
             if self.stage < len(self.sizes):
                 continue
-            hessian = Hessian.of(lists, self.h, self.solver.hessian_smoothing * lists.gap(self.h))
+            hessian = Hessian.of(
+                lists, self.h, self.solver.hessian_smoothing * lists.gap(self.h), min(_FAINT, 0.5 / lists.k)
+            )
             most = min(int(0.9 * self.wanted), self.room)
             if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < _ROUGH:
                 self.hessian = hessian
@@ -229,7 +232,7 @@ class Run:
         typical = float(hessian.diagonal.sum()) * self.b
         damping = DAMPING * self.b / hessian.eps + few * typical
         # A cell that the stored samples hardly met would otherwise swing between empty and too large.
-        damping += np.maximum(0.5 * typical - hessian.diagonal, 0.0)
+        damping += hessian.unseen(self.b, 0.5)
         reach = 2.0 * hessian.eps
         while self.stream.drawn < self.budget:
             drawn = self.stream.drawn
@@ -268,7 +271,7 @@ class Run:
             # Some errors decay slower than 1 / t (cells in chains): larger steps until they are gone.
             self.worth = max((self.n - 1) / self.chi2, 0.25 * self.worth, 4.0 * _LEAST_BATCH, 4.0 * self.n)
             self.seen.clear()
-        empty = (counts == 0) & (counts.sum() * self.b > _EXPECTED)
+        empty = (counts == 0) & (counts.sum() * self.b > EXPECTED)
         self.dead = bool(empty.any())
         if self.dead:
             self.h = self.stream.revived(self.h, np.flatnonzero(empty))
@@ -295,7 +298,7 @@ class Run:
     def tell(self) -> None:
         """Report to the callback, save when due; end where caller, time or the number of steps asks for it."""
         if self.problem.checkpoint is not None and self.problem.checkpoint.due():
-            self.save()
+            save(self)
         if self.callback is not None:
             detail: dict[str, Any] = {"phase": self.phase, "samples": self.stream.drawn}
             if self.phase == "streaming":
@@ -314,7 +317,7 @@ class Run:
 
     def end(self, status: Status) -> NoReturn:
         """Save, and end the run here."""
-        self.save()
+        save(self)
         raise _End(status)
 
     def outcome(self, status: Status) -> Outcome:
@@ -339,62 +342,3 @@ class Run:
             n_samples=self.stream.drawn,
             history=self.history,
         )
-
-    # ------------------------------------------------------ checkpoints
-
-    _PLAIN = (
-        *("phase", "worth", "chi2", "stderr", "dead", "n_iter", "streamed", "sizes", "stage", "history"),
-        *("best", "settled", "tried"),
-    )
-
-    def save(self) -> None:
-        """Write everything that the rest of the run depends on."""
-        if self.problem.checkpoint is None or self.phase == "coarse":
-            return
-        state = {name: getattr(self, name) for name in self._PLAIN} | {"seconds": self.clock.seconds}
-        arrays = {"h": self.h, "kept": self.kept}
-        settings, more = self.stream.state()
-        state["stream"], arrays = settings, arrays | more
-        state["seen"] = [list(entry[:3]) for entry in self.seen]
-        arrays["seen"] = np.array([entry[3] for entry in self.seen]).reshape(len(self.seen), self.n)
-        if self.problem.observer is not None:
-            state["observer"], seen = self.problem.observer.state()
-            arrays |= {f"observer.{name}": array for name, array in seen.items()}
-        if self.phase == "streaming" and self.hessian is not None:
-            arrays |= {f"hessian.{name}": getattr(self.hessian, name) for name in ("ptr", "col", "val")}
-            state["eps"] = self.hessian.eps
-        elif self.descent is not None:
-            arrays |= {f"lists.{name}": array for name, array in self.descent.lists.state().items()}
-            state["descent"] = [self.descent.damping, self.descent.trust, self.descent.heat, self.descent.lists.m]
-        self.problem.checkpoint.save(state, arrays)
-
-    def restore(self) -> None:
-        """Go back to where the last save was made, if there is one."""
-        found = self.problem.checkpoint.load() if self.problem.checkpoint is not None else None
-        if found is None:
-            return
-        state, tensors = found
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        for name in self._PLAIN:
-            setattr(self, name, state[name] if state[name] is not None else math.inf)
-        for entry in self.history:  # JSON has no infinity
-            entry["chi2"] = math.inf if entry["chi2"] is None else entry["chi2"]
-        self.clock.earlier = state["seconds"]
-        self.h, self.kept = arrays["h"], arrays["kept"]
-        self.seen = [(*numbers, counts) for numbers, counts in zip(state["seen"], arrays["seen"], strict=True)]
-        draws = [self.sizes[1], *np.diff(self.sizes[1:]).tolist()] if self.phase == "stored" else []
-        self.stream.restore(state["stream"], arrays, draws)
-        if self.problem.observer is not None:
-            self.problem.observer.restore(state["observer"], _under(arrays, "observer."))
-        if self.phase == "streaming":
-            ptr, col, val = (arrays[f"hessian.{name}"] for name in ("ptr", "col", "val"))
-            self.hessian = Hessian(ptr, col, val, self.n, state["eps"])
-        elif "descent" in state:
-            *habits, m = state["descent"]
-            lists = Candidates(self.stream.stored[:m], self.stream.scores, self.solver.k, self.pause)
-            lists.restore(_under(arrays, "lists."))
-            self.descent = Descent(lists, self.h, self.b, self.solver.smoothing, *habits)
-
-
-def _under(arrays: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -58,7 +58,7 @@ class StochasticNewton:
     k: int = 32
     smoothing: float = 0.5
     hessian_smoothing: float = 1.0
-    growth: float = 0.1
+    growth: float = 0.15
     max_iter: int = 10_000
     device: str | None = None
 

@@ -318,6 +318,23 @@ def test_newton_reaches_the_minimum_and_dead_targets_are_revived():
     assert min(step.chi2 for step in steps) < 1e-6
 
 
+def test_starved_targets_are_filled_up_to_their_weight():
+    stream = torch.Generator().manual_seed(2)
+    x, y = torch.randn(4000, 5, generator=stream), torch.randn(50, 5, generator=stream)
+    y[1] = y[0] + 1e-3 * y[2]  # a near copy, which soft masses hardly tell from the original
+    lists, b = Candidates(x, Scores(y), 50, lambda: None), np.full(50, 1 / 50)
+    descent = Descent(lists, -0.5 * (y.double() ** 2).sum(1).numpy(), b, 0.5)
+    for _ in range(10):
+        descent.step()
+    h = descent.h.copy()
+    h[1] -= 0.05
+    h[7] -= 100.0
+    assert list(np.flatnonzero(lists.masses(h) < 0.25 / 50)) == [1, 7]
+    filled = lists.filled(h, b, 0.25)
+    np.testing.assert_array_equal(np.delete(filled, [1, 7]), np.delete(h, [1, 7]))
+    np.testing.assert_allclose(lists.masses(filled)[[1, 7]], 1 / 50, atol=2 / 4000)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 100, 1001])
 def test_hierarchy_halves_groups(n):
     points = np.random.default_rng(0).normal(size=(n, 3))
