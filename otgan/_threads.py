@@ -47,6 +47,8 @@ def loop_threads(entries: int) -> Iterator[None]:
     settings: Any = numba.config
     torch_before = torch.get_num_threads()
     before = numba.get_num_threads()  # the first call starts its threads
+    if torch.get_num_threads() != torch_before:
+        torch.set_num_threads(torch_before)
     wanted = 1 if entries < _SMALL else min(torch_before, settings.NUMBA_NUM_THREADS)
     try:
         if wanted != before:
@@ -55,5 +57,3 @@ def loop_threads(entries: int) -> Iterator[None]:
     finally:
         if wanted != before:
             numba.set_num_threads(before)
-        if torch.get_num_threads() != torch_before:
-            torch.set_num_threads(torch_before)
