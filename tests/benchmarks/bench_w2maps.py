@@ -29,19 +29,20 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return call(), time.process_time() - begun
 
 
-def solved(pair: BenchmarkPair, n: int, tol: float, folder: Path | None) -> tuple[og.Result, float]:
+def solved(pair: BenchmarkPair, n: int, tol: float, folder: Path | None, seed: int) -> tuple[og.Result, float]:
     """A result for n target samples, from the folder if it is there."""
-    kept = None if folder is None else folder / f"sol_{pair.dim}_{n.bit_length() - 1}"
+    kept = None if folder is None else folder / f"sol_{pair.dim}_{n.bit_length() - 1}_{seed}"
     if kept is not None and kept.exists():
         return og.load(kept), float("nan")
-    result, seconds = timed(lambda: og.solve(pair.source, pair.target(n, seed=0), method="stochastic-newton", tol=tol))
+    options = {"method": "stochastic-newton", "tol": tol, "seed": seed}
+    result, seconds = timed(lambda: og.solve(pair.source, pair.target(n, seed=seed), **options))
     assert isinstance(result, og.Result)
     if kept is not None:
         result.save(kept)
     return result, seconds
 
 
-def generators(u: og.BrenierPotential, source: og.Source, steps: int) -> dict[str, Callable[[], Generator]]:
+def generators(u: og.BrenierPotential, source: og.Source, steps: int, seed: int) -> dict[str, Callable[[], Generator]]:
     """What makes each generator, by name."""
     return {
         "nearest": lambda: NearestGenerator(u, source),
@@ -49,9 +50,9 @@ def generators(u: og.BrenierPotential, source: og.Source, steps: int) -> dict[st
             f"entropic, {f:g} x rule": lambda f=f: EntropicGenerator(u, source, entropic_reg(u, source, f))
             for f in FACTORS
         },
-        "mlp, squared": lambda: fit_generator(u, source, "mlp", steps=steps),
-        "icnn, squared": lambda: fit_generator(u, source, loss="squared", steps=steps),
-        "icnn, Fenchel-Young": lambda: fit_generator(u, source, steps=steps),
+        "mlp, squared": lambda: fit_generator(u, source, "mlp", steps=steps, seed=seed),
+        "icnn, squared": lambda: fit_generator(u, source, loss="squared", steps=steps, seed=seed),
+        "icnn, Fenchel-Young": lambda: fit_generator(u, source, steps=steps, seed=seed),
     }
 
 
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=0.1, help="chi2 of the solve")
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--skip", nargs="*", default=[], help="generators to leave out")
+    parser.add_argument("--seed", type=int, default=0, help="of the target samples, the solve and the fit")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -76,8 +78,8 @@ def main() -> None:
         pair = load_pair(dim)
         fresh_x, fresh_y = pair.source.sample(1 << 14, seed=901), pair.target(1 << 14, seed=902)
         for k in args.log2n:
-            result, seconds = solved(pair, 1 << k, args.tol, args.folder)
-            for name, make in generators(result.potential, pair.source, args.steps).items():
+            result, seconds = solved(pair, 1 << k, args.tol, args.folder, args.seed)
+            for name, make in generators(result.potential, pair.source, args.steps, args.seed).items():
                 if any(name.startswith(skipped) for skipped in args.skip):
                     continue
                 generator, spent = timed(make)
