@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, metrics, plot
+    from otgan import images, kernels, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -58,6 +58,7 @@ _HOME = {
     "UniformPolytope": "measures",
     "certify": "certificate",
     "fit_generator": "generators",
+    "images": "",
     "kernels": "",
     "load": "loading",
     "metrics": "",
@@ -85,6 +86,7 @@ __all__ = [
     "UniformPolytope",
     "certify",
     "fit_generator",
+    "images",
     "kernels",
     "load",
     "metrics",
