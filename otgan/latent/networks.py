@@ -29,7 +29,7 @@ class ConvCoder(nn.Module):
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], latent: int, *, width: int = 32, hidden: int = 256, seed: int = 0
+        self, shape: tuple[int, int, int], latent: int, *, width: int = 32, hidden: int = 512, seed: int = 0
     ) -> None:
         super().__init__()
         c, h, w = shape
