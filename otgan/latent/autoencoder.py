@@ -201,7 +201,8 @@ class Autoencoder(nn.Module, Coder):
         """Images to train on, and held-out ones."""
         n = len(pixels)
         if not isinstance(held_out, (int, float)):
-            return pixels, as_images(held_out, tuple(pixels.shape[1:]))
+            _, c, h, w = pixels.shape
+            return pixels, as_images(held_out, (c, h, w))
         if not 0.0 <= held_out < 1.0:
             raise ValueError(f"held_out must be a share 0 <= share < 1, or images, got {held_out!r}.")
         count = min(round(n * held_out), _MOST_HELD_OUT)
