@@ -18,7 +18,8 @@ RANKS = {
     "kernels": 0,
     "distributed": 1,
     "io": 1,
-    "loading": 7,
+    "datasets": 1,
+    "images": 2,
     "measures": 1,
     "potential": 2,
     "cost_potential": 2,
@@ -29,9 +30,9 @@ RANKS = {
     "solvers": 5,
     "adversarial": 6,
     "generators": 6,
-    "latent": 6,
+    "latent": 7,
+    "loading": 8,
     "metrics": 7,
-    "datasets": 8,
     "w2bench": 9,
     "plot": 8,
     "demo": 9,
@@ -39,7 +40,7 @@ RANKS = {
 }
 ENTRY = 11  # otgan/__main__.py
 TOP = 12  # otgan/__init__.py
-LAZY = {"matplotlib", "ot", "pykeops", "sklearn"}
+LAZY = {"PIL", "matplotlib", "ot", "pykeops", "sklearn"}
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 MAX_LINES = 450
 
