@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, metrics, plot
+    from otgan import adversarial, kernels, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -56,6 +56,7 @@ _HOME = {
     "UniformBall": "measures",
     "UniformBox": "measures",
     "UniformPolytope": "measures",
+    "adversarial": "",
     "certify": "certificate",
     "fit_generator": "generators",
     "kernels": "",
@@ -83,6 +84,7 @@ __all__ = [
     "UniformBall",
     "UniformBox",
     "UniformPolytope",
+    "adversarial",
     "certify",
     "fit_generator",
     "kernels",
