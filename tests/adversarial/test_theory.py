@@ -169,6 +169,9 @@ def test_gradient_norms_by_hand():
     assert torch.allclose(loss.penalty(linear, x, y), expected)
     assert torch.allclose(loss.critic_loss(scores[:10], scores[10:]), scores[10:].mean() - scores[:10].mean())
 
+    with pytest.raises(ValueError, match="one shape"):
+        gradient_norms(linear, x, y[:5])
+
     class Square(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.square().sum(dim=1)

@@ -65,7 +65,12 @@ def gradient_norms(
         fake: the other.
         generator: draws where on the segment.
         graph: keep what it takes to differentiate the norms.
+
+    Raises:
+        ValueError: for shapes that differ.
     """
+    if real.shape != fake.shape:
+        raise ValueError(f"real and fake must have one shape, got {tuple(real.shape)} and {tuple(fake.shape)}.")
     shape = (len(real),) + (1,) * (real.ndim - 1)
     share = torch.rand(shape, generator=generator, device=real.device, dtype=real.dtype)
     between = torch.lerp(fake, real, share).detach().requires_grad_()
