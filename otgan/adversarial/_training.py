@@ -136,9 +136,12 @@ class Training:
         finally:
             if bar is not None:
                 bar.close()
-        finite = status != "diverged" and self._finite()
+        last = self._row() if self.pending else None
+        finite = status != "diverged" and (last is not None if self.pending else self._finite())
         if saving is not None and self.whole and finite:
             self._save(saving)
+        if last is not None:  # not saved: a run that goes on has whole rows, as one that was never cut
+            self.model.history.append(last)
         self._end(status, finite)
 
     def _loop(self, bar: Any) -> str:
@@ -235,19 +238,24 @@ class Training:
 
     def _record(self) -> bool:
         """One row of the history; False, and no row, where a loss or a weight is no longer finite."""
-        losses, penalty, generator = torch.stack(self.pending).double().mean(dim=0).tolist()
+        row = self._row()
         self.pending.clear()
-        known = math.isfinite(losses + penalty) and (self.optimiser is None or math.isfinite(generator))
-        if not known or not self._finite():
+        if row is None:
             return False
-        numbers = (losses + penalty, generator, self.loss.value(losses), penalty)
-        self.model.history.append(
-            {"step": self.step, "seconds": self.seconds, **dict(zip(_COLUMNS, numbers, strict=True))}
-        )
+        self.model.history.append(row)
         for kept, now in zip(self.good, self._networks(), strict=True):
             kept.copy_(now)
         self.good_step = self.step
         return True
+
+    def _row(self) -> dict[str, float] | None:
+        """Means over the steps since the last row; None where a loss or a weight is no longer finite."""
+        losses, penalty, generator = torch.stack(self.pending).double().mean(dim=0).tolist()
+        known = math.isfinite(losses + penalty) and (self.optimiser is None or math.isfinite(generator))
+        if not known or not self._finite():
+            return None
+        numbers = (losses + penalty, generator, self.loss.value(losses), penalty)
+        return {"step": self.step, "seconds": self.seconds, **dict(zip(_COLUMNS, numbers, strict=True))}
 
     def _networks(self) -> list[Tensor]:
         """Weights and buffers of the trained networks, and of the average."""

@@ -239,7 +239,7 @@ def _require_fit(model: AdversarialModel, x: Tensor) -> None:
             f"generator makes points of shape {tuple(made.shape[1:])}, the data has points of shape {model.shape}."
         )
     try:
-        scores = model.network(x.to(model.dtype))
+        scores = model.network.eval()(x.to(model.dtype))
     except RuntimeError as error:
         raise ValueError(f"critic does not take points of shape {expected}: {error}.") from error
     if tuple(scores.shape) not in ((2,), (2, 1)):

@@ -48,7 +48,7 @@ def test_same_seed_same_model(method, points):
     assert torch.equal(model.sample(50, seed=1), again.sample(50, seed=1))
     assert not torch.equal(model.sample(50, seed=1), model.sample(50, seed=2))
     assert model.sample(50, seed=1).shape == (50, 2) and model.sample(0).shape == (0, 2)
-    assert (model.status, model.steps, len(model.history)) == ("finished", 12, 2)
+    assert (model.status, model.steps, len(model.history)) == ("finished", 12, 3)
 
 
 @pytest.mark.parametrize("method", METHODS)
