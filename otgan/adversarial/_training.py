@@ -220,8 +220,8 @@ class Training:
         averaged = self.model.generator
         for mean, now in zip(averaged.parameters(), self.generator.parameters(), strict=True):
             mean.lerp_(now, 1.0 - keep)
-        for mean, now in zip(averaged.buffers(), self.generator.buffers(), strict=True):
-            mean.copy_(now)
+        for held, found in zip(averaged.buffers(), self.generator.buffers(), strict=True):
+            held.copy_(found)
 
     # ----------------------------------------------------------- what is told
 
@@ -233,8 +233,10 @@ class Training:
     def _state(self) -> TrainingState:
         self.model.steps, self.model.seconds = self.step, self.seconds
         row = self.model.history[-1] if self.model.history else {}
-        told = (row.get(name, math.nan) for name in _COLUMNS[:3])
-        return TrainingState(self.model.method, self.step, self.limits.steps, self.seconds, *told, self.model)
+        critic, generator, value = (row.get(name, math.nan) for name in _COLUMNS[:3])
+        return TrainingState(
+            self.model.method, self.step, self.limits.steps, self.seconds, critic, generator, value, self.model
+        )
 
     def _record(self) -> bool:
         """One row of the history; False, and no row, where a loss or a weight is no longer finite."""

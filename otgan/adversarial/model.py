@@ -186,17 +186,18 @@ def unpack_preset(packed: dict[str, Any]) -> Preset:
 
 @io.register("AdversarialModel")
 def _load(config: dict[str, Any], tensors: dict[str, Tensor]) -> AdversarialModel:
-    networks = []
+    networks: dict[str, nn.Module] = {}
     for role in ("generator", "network"):
         settings = dict(config[role])
         network = NETWORKS[settings.pop("class")](**settings)
         network.load_state_dict({k[len(role) + 1 :]: t for k, t in tensors.items() if k.startswith(f"{role}.")})
-        networks.append(network.eval().requires_grad_(False))
+        networks[role] = network.eval().requires_grad_(False)
     history = [{k: float("nan") if v is None else v for k, v in row.items()} for row in config["history"]]
     return AdversarialModel(
         unpack_preset(config["preset"]),
         unpack_source(config["source"], tensors),
-        *networks,
+        networks["generator"],
+        networks["network"],
         tuple(config["shape"]),
         history=history,
         **{name: config[name] for name in ("seed", "status", "message", "steps", "seconds")},
