@@ -218,6 +218,7 @@ def figures(results: dict[str, Any], file: Path) -> list[Path]:
 def curves(results: dict[str, Any]) -> Figure:
     """Sliced W2 against processor seconds, one panel a problem, one line a seed."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     from otgan.plot._style import DPI, FRAME, INK, LINES, SMALL, TEXT, frame
 
@@ -232,6 +233,7 @@ def curves(results: dict[str, Any]) -> Figure:
     for ax, (problem, methods) in zip(axes.flat, found.items(), strict=True):
         frame(ax, grid=True)
         ax.set(xscale="log", yscale="log")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # over one decade the labels would overlap
         ax.set_title(problem, fontsize=TEXT, color=INK)
         for name, runs in methods.items():
             style = "-" if runs[0]["kind"] == "published" else ":"
