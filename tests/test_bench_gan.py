@@ -33,7 +33,7 @@ def record(method: str, problem: str = "grid", seed: int = 0, kind: str = "publi
     """A run that took 100 s, whose sliced W2 is 10 / seconds and whose value follows it."""
     curve = [
         {"seconds": t, "step": 10 * t, "sliced_w2": 10 / t, "value": 30 / t, "generator_loss": (-1) ** k, "modes": 20.0}
-        for k, t in enumerate((1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0))
+        for k, t in enumerate((1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0))
     ]  # fmt: skip
     final = {"sliced_w2": 0.1, "modes": 20.0, "high_quality": 0.8, "reverse_kl": 0.1, "energy": 0.01, "c_t": 2.0}
     held = {**final, "modes": 25.0, "sliced_w2": 0.05}

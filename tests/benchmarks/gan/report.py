@@ -109,12 +109,12 @@ def table(results: dict[str, Any]) -> str:
 def correlations(run: Record) -> dict[str, float]:
     """Of the critic's value, and of the generator's loss, with sliced W2 during one run, at evenly spaced moments.
 
-    The first twentieth is left out: until then a critic that starts from nothing has no value that means anything.
+    The first quarter is left out: a critic that starts from nothing has to be learned before its value means anything.
     """
     from scipy import stats
 
     curve = run["curve"]
-    start = run["seconds"] / 20
+    start = run["seconds"] / 4
     told = ((p, p.get("value"), p["sliced_w2"]) for p in curve if p["seconds"] >= 0.98 * start)
     rows = [p for p, value, distance in told if _known(value) and _known(distance)]
     found: dict[str, float] = {}
