@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import images, kernels, latent, metrics, plot
+    from otgan import adversarial, images, kernels, latent, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -57,6 +57,7 @@ _HOME = {
     "UniformBall": "measures",
     "UniformBox": "measures",
     "UniformPolytope": "measures",
+    "adversarial": "",
     "certify": "certificate",
     "fit_generator": "generators",
     "images": "",
@@ -87,6 +88,7 @@ __all__ = [
     "UniformBall",
     "UniformBox",
     "UniformPolytope",
+    "adversarial",
     "certify",
     "fit_generator",
     "images",

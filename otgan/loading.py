@@ -1,5 +1,6 @@
 """``load``: everything that can be read back, whatever it is."""
 
+from otgan.adversarial import model as adversarial
 from otgan.cost_potential import KantorovichPotential
 from otgan.generators import extension, generator, model
 from otgan.io import FormatError, load
@@ -11,6 +12,7 @@ __all__ = [
     "BrenierPotential",
     "FormatError",
     "KantorovichPotential",
+    "adversarial",
     "extension",
     "generator",
     "load",

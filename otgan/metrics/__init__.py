@@ -10,6 +10,7 @@ from otgan.metrics._points import Estimate
 from otgan.metrics.classifier import c2st
 from otgan.metrics.copying import data_copying
 from otgan.metrics.discrepancy import energy, median_distance, mmd2
+from otgan.metrics.divergences import histograms, js_divergence, kl_divergence, w1
 from otgan.metrics.evaluation import NAMES, Evaluation, Metric, evaluate
 from otgan.metrics.manifold import PRDC, coverage, density, prdc, precision, recall
 from otgan.metrics.memorisation import authenticity, copies, nearest_distance, nearest_ratio, train_share
@@ -32,6 +33,9 @@ __all__ = [
     "density",
     "energy",
     "evaluate",
+    "histograms",
+    "js_divergence",
+    "kl_divergence",
     "mmd2",
     "median_distance",
     "nearest_distance",
@@ -42,5 +46,6 @@ __all__ = [
     "reverse_kl",
     "sliced_w2",
     "train_share",
+    "w1",
     "w2",
 ]

@@ -1,0 +1,169 @@
+"""GAN, WGAN, WGAN-GP and LSGAN beside OTGAN, quality against time: ``otgan bench gan [--budget SECONDS] [--jobs 2]``.
+
+Ring, grid, Swiss roll, spiral arms and codes of real digits (10,000 points each, codes with OTGAN_DATA only). All
+methods learn from the same points, in units in which a coordinate has variance 1, and all baselines have a generator
+with three hidden layers of ``--width`` units; "otgan-mlp" fits that very network to the optimal map, "otgan" is
+og.OTGAN() as it is. Baselines run at their published settings for ``--budget`` seconds of processor time (measuring
+left out, one thread), with ``--grid`` also at the best of a small grid where those fail, and with ``--steps published``
+for the published number of steps.
+
+Results are added to a JSON file after each run, and what is there is not run again; `--table` only reads it. In full:
+5 problems x 5 seeds x 4 baselines x 3 minutes = 5 hours of processor time, and two more for OTGAN; measuring comes on
+top.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan.runs import Task
+
+
+def machine() -> dict[str, Any]:
+    """What the times belong to."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = models[0] if models else cpu
+    return {"cpu": cpu, "versions": {name: metadata.version(name) for name in ("otgan", "numpy", "torch", "POT")}}
+
+
+def progress(text: str) -> None:
+    """A line on standard error."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", metavar="NAME", help="only these: ring grid roll arms codes")
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="only these: gan wgan wgan-gp lsgan otgan otgan-mlp"
+    )
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--budget", type=float, default=180.0, help="processor seconds of a run (default: %(default)g)")
+    parser.add_argument("--width", type=int, default=128, help="units of a hidden layer; published: 512 (WGAN-GP)")
+    parser.add_argument("--n-train", type=int, default=10_000, help="points to learn from")
+    parser.add_argument("--grid", action="store_true", help="tune what fails at its published settings, on seed 0")
+    parser.add_argument("--steps", choices=["published"], help="one run of each at its published number of steps, too")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench_gan.json"), help="default: %(default)s")
+    parser.add_argument("--table", action="store_true", help="run nothing, print the tables of the file")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw FILE and FILE with _samples (.png, .svg, .pdf)")
+    return parser.parse_args()
+
+
+def chosen(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Problems and methods, as far as they are there."""
+    from gan.problems import NAMES, available
+    from gan.runs import METHODS
+
+    for given, known in ((args.problems, NAMES), (args.methods, METHODS)):
+        if unknown := set(given or ()) - set(known):
+            sys.exit(f"bench_gan: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
+    problems = [name for name in args.problems or NAMES if available(name)]
+    if "codes" in (args.problems or NAMES) and "codes" not in problems:
+        progress("codes is left out: OTGAN_DATA names no folder that holds mnist")
+    return problems, list(args.methods or METHODS)
+
+
+def do(tasks: list[Task], results: dict[str, Any], args: argparse.Namespace) -> None:
+    """Run what the file does not hold yet, several at a time; every result is kept at once."""
+    from gan import report
+    from gan.runs import limit_threads, run
+
+    done = {one["key"] for one in results["runs"]}
+    tasks = [task for task in tasks if task.key not in done]
+    if not tasks:
+        return
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), limit_threads) as pool:
+        try:
+            waiting = {pool.submit(run, task): task for task in tasks}
+            for future in as_completed(waiting):
+                record = future.result()
+                results["runs"].append(record)
+                report.write(args.out, results)
+                final = ", ".join(f"{name} {value:.4g}" for name, value in record["final"].items())
+                progress(f"{record['key']}: {record['seconds']:.1f} s, {record['steps']:,} steps, {final}")
+        except BaseException:
+            for future in waiting:
+                future.cancel()
+            raise
+
+
+def tuned(results: dict[str, Any], args: argparse.Namespace, problems: list[str], methods: list[str]) -> list[Task]:
+    """Trials of what failed at its published settings on the first seed, and then the best of each, for all seeds.
+
+    The best is the one whose samples are nearest to the training points: no held-out point decides.
+    """
+    from gan.runs import BASELINES, GRID, Task, failed
+
+    trial = args.budget / 3
+    lost = [
+        run for run in results["runs"]
+        if run["kind"] == "published" and run["seed"] == 0 and run["problem"] in problems and run["method"] in methods
+        and run["method"] in BASELINES and run["budget"] == args.budget and run["width"] == args.width and failed(run)
+    ]  # fmt: skip
+    pairs = [(run["problem"], run["method"]) for run in lost]
+    more = {"width": args.width, "n_train": args.n_train}
+    trials = [Task(*pair, 0, "trial", trial, setting=setting, **more) for pair in pairs for setting in GRID]
+    do(trials, results, args)
+    by_key = {run["key"]: run for run in results["runs"]}
+    tasks = []
+    for pair in pairs:
+        tried = [by_key[task.key] for task in trials if (task.problem, task.method) == pair]
+        best = min(tried, key=lambda run: float("inf") if run["to_train"] is None else run["to_train"])
+        tasks += [
+            Task(*pair, seed, "tuned", args.budget, setting=best["setting"], **more) for seed in range(args.seeds)
+        ]
+    return tasks
+
+
+def main() -> None:
+    """Run, then print and draw."""
+    args = arguments()
+    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ[f"{name}_NUM_THREADS"] = "1"
+    from gan import report
+    from gan.runs import BASELINES, Task
+
+    results = report.read(args.out)
+    if not args.table:
+        problems, methods = chosen(args)
+        results["machine"] = machine()
+        more = {"width": args.width, "n_train": args.n_train}
+        # Seed after seed: a benchmark that is cut short has all methods of the seeds that it did.
+        do([Task(p, m, s, "published", args.budget if m in BASELINES else 0.0, **more)
+            for s in range(args.seeds) for p in problems for m in methods], results, args)  # fmt: skip
+        if args.grid:
+            do(tuned(results, args, problems, methods), results, args)
+        if args.steps:
+            do(
+                [Task(p, m, 0, "steps", 0.0, **more) for p in problems for m in methods if m in BASELINES],
+                results,
+                args,
+            )
+    print(f"{report.table(results)}\n\n{report.correlation_table(results)}\n\n{report.findings(results)}\n")
+    print(report.legend(results))
+    if args.plot:
+        import matplotlib
+
+        matplotlib.use("agg")
+        for file in report.figures(results, args.plot):
+            progress(f"drawn: {file}")
+
+
+if __name__ == "__main__":
+    main()

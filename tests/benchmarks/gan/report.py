@@ -1,0 +1,289 @@
+"""The JSON file of the results, the tables in Markdown and the figures that are made of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gan.problems import NAMES, planar
+from gan.runs import BASELINES, METHODS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The results so far."""
+    if not file.exists():
+        return {"machine": {}, "runs": []}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def write(file: Path, results: dict[str, Any]) -> None:
+    """Replace the file in one step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_name(file.name + ".part")
+    half.write_text(json.dumps(_finite(results), allow_nan=False), encoding="utf-8")
+    os.replace(half, file)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither infinity nor NaN: null stands for both."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ----------------------------------------------------------------------- rows
+
+
+def label(run: Record) -> str:
+    """How a run is called in tables and figures."""
+    return run["method"] if run["kind"] == "published" else f"{run['method']} ({run['kind']})"
+
+
+def groups(results: dict[str, Any]) -> dict[str, dict[str, list[Record]]]:
+    """Runs by problem and label, without trials, in the order of the names."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for problem in NAMES:
+        runs = [run for run in results["runs"] if run["problem"] == problem and run["kind"] != "trial"]
+        runs.sort(key=lambda run: (METHODS.index(run["method"]), run["kind"], run["seed"]))
+        for run in runs:
+            found.setdefault(problem, {}).setdefault(label(run), []).append(run)
+    return found
+
+
+def mean(runs: list[Record], name: str, of: str = "final") -> float:
+    """Mean over seeds of one number; NaN where a run has none."""
+    values = [run[of].get(name) for run in runs]
+    return float(np.mean([math.nan if value is None else value for value in values])) if values else math.nan
+
+
+def _show(runs: list[Record], name: str, form: str, of: str = "final", scale: float = 1.0) -> str:
+    value = mean(runs, name, of) * scale
+    return format(value, form) if math.isfinite(value) else ""
+
+
+def _rows(rows: list[list[str]]) -> str:
+    head, *rest = rows
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rest])
+
+
+def table(results: dict[str, Any]) -> str:
+    """One row a problem and method, means over seeds."""
+    rows = [
+        ["problem", "method", "seeds", "modes", "high quality %", "reverse KL", "sliced W2", "energy", "C_T",
+         "parameters", "steps", "seconds"]
+    ]  # fmt: skip
+    for problem, methods in groups(results).items():
+        first = next(iter(methods.values()))
+        total = planar()[problem].modes if problem != "codes" else 0
+        for name, runs in [("held-out points", first), *methods.items()]:
+            of = "held_out" if name == "held-out points" else "final"
+            modes = _show(runs, "modes", ".1f", of)
+            whole = sum(1 for run in runs if run[of].get("modes") == total)
+            sliced = _show(runs, "sliced_w2", ".4f", of)
+            row = [problem, name, str(len(runs)), f"{modes} of {total} (all: {whole})" if modes else ""]
+            row += [_show(runs, "high_quality", ".1f", of, 100.0), _show(runs, "reverse_kl", ".4f", of), sliced]
+            row += [_show(runs, "energy", ".4f", of), _show(runs, "c_t", ".1f", of)]
+            if of == "final":
+                row += [f"{runs[0]['parameters']:,}", f"{np.mean([r['steps'] for r in runs]):,.0f}"]
+                row += [f"{np.mean([r['seconds'] for r in runs]):.1f}"]
+            rows.append(row if of == "final" else [*row, "", "", ""])
+    return _rows(rows)
+
+
+# ---------------------------------------------------------------- correlations
+
+
+def correlations(run: Record) -> dict[str, float]:
+    """Of the critic's value, and of the generator's loss, with sliced W2 during one run, at evenly spaced moments.
+
+    The first quarter is left out: a critic that starts from nothing has to be learned before its value means anything.
+    """
+    from scipy import stats
+
+    curve = run["curve"]
+    start = run["seconds"] / 4
+    told = ((p, p.get("value"), p["sliced_w2"]) for p in curve if p["seconds"] >= 0.98 * start)
+    rows = [p for p, value, distance in told if _known(value) and _known(distance)]
+    found: dict[str, float] = {}
+    if len(rows) < 5:
+        return found
+    distance = np.array([p["sliced_w2"] for p in rows])
+    for name in ("value", "generator_loss"):
+        values = np.array([p[name] for p in rows], dtype=float)
+        if np.isfinite(values).all() and values.std() > 0 and distance.std() > 0:
+            found[f"{name} Spearman"] = float(stats.spearmanr(values, distance).statistic)
+            found[f"{name} Pearson"] = float(stats.pearsonr(values, distance).statistic)
+    return found
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def correlation_table(results: dict[str, Any]) -> str:
+    """Mean and range over seeds, one row a problem and baseline."""
+    names = [f"{what} {kind}" for what in ("value", "generator_loss") for kind in ("Spearman", "Pearson")]
+    rows = [["problem", "method", "seeds", *names]]
+    for problem, methods in groups(results).items():
+        for name, runs in methods.items():
+            if runs[0]["method"] not in BASELINES:
+                continue
+            found = [correlations(run) for run in runs]
+            cells = []
+            for which in names:
+                values = [one[which] for one in found if which in one]
+                spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+                cells.append(f"{np.mean(values):.2f}{spread}" if values else "")
+            rows.append([problem, name, str(len(runs)), *cells])
+    return _rows(rows)
+
+
+# ------------------------------------------------------------------- findings
+
+
+def time_to(run: Record, level: float, name: str = "sliced_w2") -> float | None:
+    """Seconds of the first point of the curve whose ``name`` is at most ``level``."""
+    at = [p["seconds"] for p in run["curve"] if p.get(name) is not None and p[name] <= level]
+    return min(at) if at else None
+
+
+def findings(results: dict[str, Any]) -> str:
+    """Modes that the GAN drops on the grid, and how long OTGAN takes to what the best baseline ends with."""
+    lines = []
+    grid = groups(results).get("grid", {})
+    for name in ("gan", "gan (tuned)", "lsgan", "wgan", "wgan-gp"):
+        if name in grid:
+            dropped = [25 - int(run["final"].get("modes") or 0) for run in grid[name]]
+            lines.append(f"- grid: {name} drops {', '.join(map(str, dropped))} of 25 modes (one number a seed)")
+    for problem, methods in groups(results).items():
+        theirs = {n: runs for n, runs in methods.items() if runs[0]["method"] in BASELINES}
+        ends = {n: mean(runs, "sliced_w2") for n, runs in theirs.items()}
+        ends = {n: value for n, value in ends.items() if math.isfinite(value)}
+        if not ends or "otgan" not in methods:
+            continue
+        best = min(ends, key=lambda n: ends[n])
+        level, spent = ends[best], float(np.mean([run["seconds"] for run in theirs[best]]))
+        for name in ("otgan", "otgan-mlp"):
+            if name not in methods:
+                continue
+            times = [time_to(run, level) for run in methods[name]]
+            known = [t for t in times if t is not None]
+            said = f"{name} is there after {np.mean(known):.2f} s ({len(known)} of {len(times)} runs)" if known else ""
+            said += f", x{spent / np.mean(known):.0f} less" if known else f"{name} never is"
+            lines.append(f"- {problem}: best baseline {best}, sliced W2 {level:.4f} after {spent:.0f} s; {said}")
+    return "\n".join(lines)
+
+
+def legend(results: dict[str, Any]) -> str:
+    """How to read the tables, how each method was run, and on what machine."""
+    machine = results["machine"]
+    notes = {(label(run), run["problem"] == "codes"): run["note"] for run in results["runs"] if run["kind"] != "trial"}
+    return "\n".join(
+        [
+            "Seconds are processor time of the training alone, one thread. Sliced W2 and energy distance to 2,500",
+            "held-out points, in units in which a coordinate of the data has variance 1; rows of held-out points are",
+            "what 2,500 further real points have. C_T below -3: copies; above 3: far from the data. Means over seeds.",
+            "",
+            *(f"- {name}{' on codes' if codes else ''}: {note}" for (name, codes), note in notes.items()),
+            "",
+            f"{machine.get('cpu', '')}; {machine.get('versions', {})}",
+        ]
+    )
+
+
+# -------------------------------------------------------------------- figures
+
+
+def figures(results: dict[str, Any], file: Path) -> list[Path]:
+    """Draw both figures beside each other's names: ``FILE`` (quality against time) and ``FILE`` with ``_samples``."""
+    second = file.with_name(f"{file.stem}_samples{file.suffix}")
+    curves(results).savefig(file)
+    samples(results).savefig(second)
+    return [file, second]
+
+
+def curves(results: dict[str, Any]) -> Figure:
+    """Sliced W2 against processor seconds, one panel a problem, one line a seed."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
+
+    from otgan.plot._style import DPI, FRAME, INK, LINES, SMALL, TEXT, frame
+
+    found = groups(results)
+    if not found:
+        raise ValueError("There are no results to draw: run the benchmark first.")
+    names = list(dict.fromkeys(name for methods in found.values() for name in methods))
+    made, axes = plt.subplots(
+        1, len(found), figsize=(3.3 * len(found), 3.6), dpi=DPI, layout="constrained", squeeze=False
+    )
+    lines = {}
+    for ax, (problem, methods) in zip(axes.flat, found.items(), strict=True):
+        frame(ax, grid=True)
+        ax.set(xscale="log", yscale="log")
+        ax.xaxis.set_minor_formatter(NullFormatter())  # over one decade the labels would overlap
+        ax.set_title(problem, fontsize=TEXT, color=INK)
+        for name, runs in methods.items():
+            style = "-" if runs[0]["kind"] == "published" else ":"
+            colour = LINES[METHODS.index(runs[0]["method"]) % len(LINES)]
+            for run in runs:
+                points = [(p["seconds"], p["sliced_w2"]) for p in run["curve"] if _known(p["sliced_w2"])]
+                lines[name] = ax.plot(
+                    *zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3, alpha=0.85,
+                    marker="o" if len(points) < 3 else None, markersize=3,
+                )[0]  # fmt: skip
+        real = mean(next(iter(methods.values())), "sliced_w2", "held_out")
+        ax.axhline(real, color=FRAME, linewidth=0.8, linestyle=(0, (2, 3)))
+    made.supxlabel("seconds of one processor", fontsize=TEXT, color=INK)
+    made.supylabel("sliced $W_2$ to held-out points", fontsize=TEXT, color=INK)
+    made.legend(
+        [lines[name] for name in names], names, loc="outside upper center", ncols=len(names), frameon=False,
+        fontsize=SMALL,
+    )  # fmt: skip
+    return made
+
+
+def samples(results: dict[str, Any]) -> Figure:
+    """Samples of the first seed: one row a problem in the plane, one column a method."""
+    import matplotlib.pyplot as plt
+
+    from otgan.plot._style import DPI, INK, SMALL, SOURCE, TARGET, TEXT, frame
+
+    found = {p: {n: runs[0] for n, runs in m.items() if runs[0]["samples"]} for p, m in groups(results).items()}
+    found = {problem: methods for problem, methods in found.items() if methods}
+    if not found:
+        raise ValueError("There are no samples to draw: run a problem in the plane with seed 0 first.")
+    names = list(dict.fromkeys(name for methods in found.values() for name in methods))
+    shape = (len(found), len(names) + 1)
+    made, axes = plt.subplots(
+        *shape, figsize=(1.9 * shape[1], 2.0 * shape[0] + 0.3), dpi=DPI, layout="constrained", squeeze=False
+    )
+    for row, (problem, methods) in zip(axes, found.items(), strict=True):
+        real = planar()[problem].draw(800, np.random.default_rng(1))
+        low, high = real.min(), real.max()
+        shown: list[tuple[str, Any]] = [("data", real), *((n, methods.get(n, {}).get("samples")) for n in names)]
+        for ax, (name, points) in zip(row, shown, strict=True):
+            frame(ax, box=True)
+            margin = 0.15 * (high - low)
+            ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), xticks=[], yticks=[])
+            ax.set_aspect("equal")
+            if points is not None:
+                ax.plot(
+                    *np.asarray(points).T, ".", markersize=1.2, color=TARGET if name == "data" else SOURCE, alpha=0.6
+                )
+            if ax in axes[0]:
+                ax.set_title(name, fontsize=SMALL, color=INK)
+        row[0].set_ylabel(problem, fontsize=TEXT, color=INK)
+    return made
