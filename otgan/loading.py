@@ -3,6 +3,7 @@
 from otgan.cost_potential import KantorovichPotential
 from otgan.generators import extension, generator, model
 from otgan.io import FormatError, load
+from otgan.metrics.images import classifier
 from otgan.potential import BrenierPotential
 from otgan.solvers import saving
 
@@ -10,6 +11,7 @@ __all__ = [
     "BrenierPotential",
     "FormatError",
     "KantorovichPotential",
+    "classifier",
     "extension",
     "generator",
     "load",

@@ -18,7 +18,7 @@ RANKS = {
     "kernels": 0,
     "distributed": 1,
     "io": 1,
-    "loading": 7,
+    "loading": 8,
     "measures": 1,
     "potential": 2,
     "cost_potential": 2,
