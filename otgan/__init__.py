@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import kernels, metrics, plot
+    from otgan import images, kernels, latent, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -50,6 +50,7 @@ _HOME = {
     "GaussianMixture": "measures",
     "GridDensity": "measures",
     "KantorovichPotential": "cost_potential",
+    "LatentOTGAN": "latent",
     "Quantization": "solvers",
     "Result": "solvers",
     "Source": "measures",
@@ -58,7 +59,9 @@ _HOME = {
     "UniformPolytope": "measures",
     "certify": "certificate",
     "fit_generator": "generators",
+    "images": "",
     "kernels": "",
+    "latent": "",
     "load": "loading",
     "metrics": "",
     "plot": "",
@@ -77,6 +80,7 @@ __all__ = [
     "GaussianMixture",
     "GridDensity",
     "KantorovichPotential",
+    "LatentOTGAN",
     "Quantization",
     "Result",
     "Source",
@@ -85,7 +89,9 @@ __all__ = [
     "UniformPolytope",
     "certify",
     "fit_generator",
+    "images",
     "kernels",
+    "latent",
     "load",
     "metrics",
     "plot",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _TEXT = (".csv", ".tsv", ".txt")
 _SUFFIXES = (".npy", ".npz", *_TEXT)
-_NPY_MAGIC, _ZIP_MAGICS = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
+NPY_MAGIC, ZIP_MAGICS = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 _OPENINGS = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
@@ -22,7 +22,7 @@ _OPENINGS = {
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"\x89HDF": "an HDF5 file",
     b"PK\x03\x04": "a zip archive; name it .npz if NumPy wrote it",
-    _NPY_MAGIC: "a NumPy array; name it .npy",
+    NPY_MAGIC: "a NumPy array; name it .npy",
     b"\x80\x02": "a pickle, which is never opened",
     b"\x80\x03": "a pickle, which is never opened",
     b"\x80\x04": "a pickle, which is never opened",
@@ -161,7 +161,8 @@ def _read(path: Path, key: str | None) -> tuple[NDArray[Any], str | None]:
     return (_read_npy(path) if suffix == ".npy" else _read_text(path)), None
 
 
-def _what_it_is(path: Path) -> str:
+def what_it_is(path: Path) -> str:
+    """What a file's first bytes say that it is, as the end of a sentence."""
     with open(path, "rb") as file:
         opening = file.read(8)
     for magic, name in _OPENINGS.items():
@@ -172,18 +173,18 @@ def _what_it_is(path: Path) -> str:
 
 def _read_npy(path: Path) -> NDArray[Any]:
     with open(path, "rb") as file:
-        if not file.read(6) == _NPY_MAGIC:
-            raise DataError(f"{path} is not a NumPy .npy file: {_what_it_is(path)}.")
+        if not file.read(6) == NPY_MAGIC:
+            raise DataError(f"{path} is not a NumPy .npy file: {what_it_is(path)}.")
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except Exception as error:  # whatever NumPy trips over, it is the file's content
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 def _read_npz(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
     with open(path, "rb") as file:
-        if file.read(4) not in _ZIP_MAGICS:
-            raise DataError(f"{path} is not a NumPy .npz archive: {_what_it_is(path)}.")
+        if file.read(4) not in ZIP_MAGICS:
+            raise DataError(f"{path} is not a NumPy .npz archive: {what_it_is(path)}.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = list(archive.files)
@@ -198,13 +199,14 @@ def _read_npz(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
     except DataError:
         raise
     except Exception as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not isinstance(array, np.ndarray):  # a member that is no .npy file comes back as bytes
         raise DataError(f"{path}: {key!r} is not a NumPy array.")
     return array, key
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
+def damaged(path: Path, error: Exception) -> DataError:
+    """The sentence for a file whose content NumPy could not read."""
     if "allow_pickle" in str(error):
         return DataError(f"{path} holds Python objects, which only unpickling could read; save plain numbers instead.")
     if isinstance(error, MemoryError):
@@ -216,7 +218,7 @@ def _damaged(path: Path, error: Exception) -> DataError:
 def _read_text(path: Path) -> NDArray[Any]:
     data = path.read_bytes()
     if b"\0" in data[:4096] or data.startswith(tuple(_OPENINGS)):
-        raise DataError(f"{path} is not a text file: {_what_it_is(path)}.")
+        raise DataError(f"{path} is not a text file: {what_it_is(path)}.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

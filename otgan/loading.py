@@ -3,6 +3,7 @@
 from otgan.cost_potential import KantorovichPotential
 from otgan.generators import extension, generator, model
 from otgan.io import FormatError, load
+from otgan.latent import pipeline
 from otgan.metrics.images import classifier
 from otgan.potential import BrenierPotential
 from otgan.solvers import saving
@@ -16,5 +17,6 @@ __all__ = [
     "generator",
     "load",
     "model",
+    "pipeline",
     "saving",
 ]

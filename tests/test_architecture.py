@@ -18,6 +18,8 @@ RANKS = {
     "kernels": 0,
     "distributed": 1,
     "io": 1,
+    "datasets": 1,
+    "images": 2,
     "loading": 8,
     "measures": 1,
     "potential": 2,
@@ -29,9 +31,9 @@ RANKS = {
     "solvers": 5,
     "adversarial": 6,
     "generators": 6,
-    "latent": 6,
+    "latent": 7,
+    "loading": 8,
     "metrics": 7,
-    "datasets": 8,
     "w2bench": 9,
     "plot": 8,
     "demo": 9,
@@ -40,7 +42,7 @@ RANKS = {
 }
 ENTRY = 11  # otgan/__main__.py
 TOP = 12  # otgan/__init__.py
-LAZY = {"matplotlib", "ot", "pykeops", "sklearn"}
+LAZY = {"PIL", "matplotlib", "ot", "pykeops", "sklearn"}
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
 MAX_LINES = 450
 

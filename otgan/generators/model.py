@@ -302,8 +302,8 @@ class OTGAN:
 
     # --------------------------------------------------------------- saving
 
-    def save(self, path: str | Path) -> Path:
-        """Write config.json and model.safetensors into the folder ``path``; :func:`otgan.load` reads it back."""
+    def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Plain settings and tensors, from which :func:`unpack_model` makes an equal model."""
         result, tensors = pack_result(self.result)
         generator, more = self.generator.pack()
         tensors = {f"result.{name}": t for name, t in tensors.items()}
@@ -312,7 +312,11 @@ class OTGAN:
         settings = {"seed": self.seed, "tol": self.tol}
         scores = {name: list(score) for name, score in self.scores.items()}
         config = {"result": result, "generator": generator, "kind": kind, "settings": settings, "scores": scores}
-        return io.save(path, "OTGAN", config, tensors)
+        return config, tensors
+
+    def save(self, path: str | Path) -> Path:
+        """Write config.json and model.safetensors into the folder ``path``; :func:`otgan.load` reads it back."""
+        return io.save(path, "OTGAN", *self.pack())
 
     def __repr__(self) -> str:
         kind = type(self.kind).__name__ if isinstance(self.kind, nn.Module) else self.kind
@@ -321,7 +325,9 @@ class OTGAN:
 
 
 @io.register("OTGAN")
-def _load(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
+def unpack_model(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
+    """Inverse of :meth:`OTGAN.pack`."""
+
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
