@@ -20,7 +20,6 @@ RANKS = {
     "io": 1,
     "datasets": 1,
     "images": 2,
-    "loading": 8,
     "measures": 1,
     "potential": 2,
     "cost_potential": 2,

@@ -432,6 +432,8 @@ def test_report_is_one_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["--test", "nowhere.npy"], "nowhere.npy"),
         (["--test", "{wide}"], "dimension 3"),
         (["--test", "{held}", "--metrics", "fid"], "unknown metric 'fid'"),
+        (["--test", "{held}", "--classifier", "x"], "generators of images"),
+        (["--train", "{held}"], "generators of images"),
     ],
 )
 def test_report_bad_setting_is_2(
@@ -444,6 +446,32 @@ def test_report_bad_setting_is_2(
     assert said in one_sentence(capsys)
     assert main(["report", str(tmp_path / "nothing")]) == 2
     assert "There is no" in one_sentence(capsys)
+
+
+def test_report_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from otgan.datasets import digits
+    from otgan.latent import Autoencoder, LatentOTGAN
+    from otgan.metrics import train_classifier
+
+    images, labels = digits()
+    pixels = (images[:300] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    np.savez(tmp_path / "train.npz", images=pixels[:200])
+    np.savez(tmp_path / "test.npz", images=pixels[200:])
+    model = LatentOTGAN(Autoencoder(3, width=4, hidden=16), og.OTGAN(generator="entropic", tol=0.3))
+    model.fit(pixels[:200, None], training={"steps": 20}).save(tmp_path / "run")
+    train_classifier(pixels[:200], labels[:200], epochs=1, width=2, n_features=4).save(tmp_path / "classifier")
+    argv = ["report", str(tmp_path / "run"), "--test", str(tmp_path / "test.npz")]
+    assert main([*argv, "--metrics", "energy"]) == 0  # in codes
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "100 samples, 100 held-out, 200 training" in page and "as the decoder shows its code" in page
+    more = ["--train", str(tmp_path / "train.npz"), "--classifier", str(tmp_path / "classifier")]
+    assert main([*argv, *more]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "frechet_distance" in page and "class_kl" in page and "distance of pixels" in page
+    assert "Bars of the share of new images in each class" in page
+    capsys.readouterr()
+    assert main([*argv, "--classifier", str(tmp_path / "run")]) == 2
+    assert "holds a LatentOTGAN" in one_sentence(capsys)
 
 
 def test_a_fit_can_be_made_again_from_its_record(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from otgan import io
 from otgan.generators import OTGAN, EntropicGenerator, NearestGenerator
 from otgan.generators.entropic import entropic_reg
+from otgan.latent import LatentOTGAN
 from otgan.potential import BrenierPotential
 from otgan.report import provenance
 from otgan.report._html import Html, tag
@@ -56,6 +57,7 @@ class Run:
         name: title of the page.
         kind: "result", "model" or "images", and what that is in words.
         parts: one, or one a class.
+        draw: new points of all parts together.
         decode: codes (n, d) to images (n, c, h, w) in [0, 1], where the points are codes.
         encode: and back, where that is known.
         record: of ``run.json``.
@@ -67,6 +69,7 @@ class Run:
     name: str
     kind: tuple[str, str]
     parts: tuple[Part, ...]
+    draw: Sampler
     decode: Callable[[Tensor], Tensor] | None = None
     encode: Callable[[Any], Tensor] | None = None
     record: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +81,11 @@ class Run:
     def dim(self) -> int:
         """Of the points."""
         return self.parts[0].result.potential.dim
+
+    @property
+    def train(self) -> Tensor:
+        """Training points of all parts, shape (n, d)."""
+        return torch.cat([part.result.target.points.cpu() for part in self.parts])
 
 
 def open_run(path: str | Path) -> Run:
@@ -102,17 +110,18 @@ def run_of(subject: Any, folder: Path | None = None, name: str | None = None) ->
     if isinstance(subject, Result):
         seed = record.get("settings", {}).get("seed") if isinstance(record.get("settings"), dict) else None
         more["seed"] = seed if isinstance(seed, int) else None
+        part = _of_result(subject)
         demo = None if folder is None else _demo_decoder(folder, subject.potential.dim)
         if demo is not None:
             kind = ("images", "handwritten digits as principal components: the demonstration")
-            return Run(title, kind, (_of_result(subject),), demo, **more)
-        return Run(title, ("result", "a transport map to data points"), (_of_result(subject),), **more)
+            return Run(title, kind, (part,), part.sample, demo, **more)
+        return Run(title, ("result", "a transport map to data points"), (part,), part.sample, **more)
     if isinstance(subject, OTGAN):
         part = _of_model(subject)
         settings = {"seed": subject.seed, "tol": subject.tol, "generator": subject.kind}
         kind = ("model", "an OTGAN model: potential, generator and critic of one solve")
-        return Run(title, kind, (part,), seed=subject.seed, settings=settings, **{**more})
-    if hasattr(subject, "autoencoder") and hasattr(subject, "models"):
+        return Run(title, kind, (part,), part.sample, seed=subject.seed, settings=settings, **more)
+    if isinstance(subject, LatentOTGAN):
         names = subject.names or ("",) * len(subject.models)
         parts = tuple(_of_model(model, name) for name, model in zip(names, subject.models, strict=True))
         coder = subject.autoencoder
@@ -120,8 +129,9 @@ def run_of(subject: Any, folder: Path | None = None, name: str | None = None) ->
         first = subject.models[0]
         settings = {"seed": first.seed, "tol": first.tol, "generator": first.kind, "autoencoder": repr(coder)}
         return Run(
-            title, ("images", what), parts, coder.decode, coder.encode, seed=first.seed, settings=settings, **more
-        )
+            title, ("images", what), parts, subject.codes, coder.decode, coder.encode, seed=first.seed,
+            settings=settings, **more,
+        )  # fmt: skip
     raise TypeError(
         f"A report is about a result of otgan.solve (or `otgan fit`), an OTGAN or a LatentOTGAN, got a "
         f"{type(subject).__name__}."

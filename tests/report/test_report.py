@@ -7,13 +7,14 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import otgan as og
+from otgan.images import Images
+from otgan.latent import LatentOTGAN, Pair
 from otgan.report import report_html, write_report
 from otgan.report.reproduction import reproduce
 from otgan.report.run import run_of
@@ -202,30 +203,24 @@ def test_models_and_what_is_no_run(ring: og.Result, tmp_path: Path) -> None:
         report_html(tmp_path / "nowhere")
 
 
-class Coder:
-    """Stands for an autoencoder: a code is the grey levels of an image of 2 x 2."""
-
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
-        return codes.sigmoid().reshape(-1, 1, 2, 2)
-
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        return images.flatten(1)
-
-    def __repr__(self) -> str:
-        return EVIL
+def pair() -> Pair:
+    """Codes are the grey levels of an image of 2 x 2."""
+    return Pair(lambda x: x.flatten(1), lambda z: z, (1, 2, 2))
 
 
-def test_generators_of_images(tmp_path: Path) -> None:
-    codes = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    models = [og.OTGAN(generator="entropic", tol=0.3).fit(part) for part in codes.split(20)]
-    one: Any = type("Latent", (), {"autoencoder": Coder(), "models": models[:1], "names": ()})()
-    text = report_html(one, title="images")
-    assert text.count('class="picture"') == 1 and "<script" not in text
-    assert "as the decoder shows its code" in Page(text).words
-    train = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    assert "distance of pixels" in Page(report_html(one, title="images", train_images=train)).words
-    two: Any = type("Latent", (), {"autoencoder": Coder(), "models": models, "names": (EVIL, "b")})()
-    parsed = Page(report_html(two, title="classes"))
+def test_generators_of_images() -> None:
+    stream = torch.Generator().manual_seed(0)
+    images = torch.rand(30, 1, 2, 2, generator=stream)
+    model = LatentOTGAN(pair(), og.OTGAN(generator="entropic", tol=0.3, seed=6)).fit(images)
+    text = report_html(model, title="images")
+    words = re.sub(r"\s+", " ", Page(text).words)
+    assert text.count('class="picture"') == 1 and "as the decoder shows its code" in words
+    assert "Seed of the run 6" in words and "Setting: autoencoder" in words
+    text = report_html(model, title="images", train_images=images)
+    assert "distance of pixels" in Page(text).words
+    classes = Images.of(images, labels=np.arange(30) % 2, names=(EVIL, "b"))
+    both = LatentOTGAN(pair(), og.OTGAN(generator="nearest", tol=0.3)).fit(classes, by_class=True)
+    parsed = Page(report_html(both, title="classes"))
     assert "script" not in {name for name, _ in parsed.elements}
     assert parsed.words.count("Class b") == 3 and "2 classes" in parsed.words
     assert len(parsed.all("img")) == 2 * 4
