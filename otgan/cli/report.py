@@ -21,12 +21,12 @@ _SUFFIXES = (".html", ".htm")
 class Report(Common):
     """Write one HTML page about a run: certificate, pictures, new samples, how to reproduce it.
 
-      The page is one file that loads nothing: it can be sent, archived and opened anywhere. With
-      --test new points are measured against held-out ones, each figure beside that of real points.
+    The page is one file that loads nothing: it can be sent, archived and opened anywhere. With
+    --test new points are measured against held-out ones, each figure beside that of real points.
 
-        otgan report runs/points
-        otgan report runs/codes --test heldout.npy --out codes.html
-    otgan report runs/faces --test faces/test --train faces/train --classifier runs/classifier
+      otgan report runs/points
+      otgan report runs/codes --test heldout.npy --out codes.html
+      otgan report runs/faces --test faces/test --train faces/train --classifier runs/classifier
     """
 
     run_: Annotated[Run, tyro.conf.arg(name="run", metavar="RUN")]
