@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LEAST = 8  # pixels a side: three halvings leave one
 _ROWS = 1024  # images in a block of features
+_PASSES, _STEPS = 4, 1000
 _WARM = 0.2  # share of the steps in which the rate rises
 
 
@@ -183,7 +184,7 @@ def train_classifier(
     labels: Any,
     *,
     n_classes: int | None = None,
-    epochs: int = 4,
+    epochs: int | None = None,
     batch: int = 250,
     lr: float = 0.01,
     shift: int = 1,
@@ -203,7 +204,7 @@ def train_classifier(
         images: bytes, or floats in [0, 1], shape (n, c, h, w).
         labels: classes 0 ... K - 1, shape (n,).
         n_classes: K; the largest label and one more when left out.
-        epochs: passes over the images.
+        epochs: passes over the images; 4, or as many as make 1,000 steps, when left out.
         batch: images a step.
         lr: largest rate.
         shift: pixels.
@@ -228,7 +229,10 @@ def train_classifier(
         raise ValueError(f"labels go up to {int(y.max())}, n_classes = {k} allows 0 to {k - 1}.")
     made = ImageClassifier(pixels.shape[1:], k, width=width, n_features=n_features, seed=seed)
     made = made.to(pixels.device)
-    training = _Training(made, pixels, y.to(pixels.device), as_count(epochs, "epochs", 1), as_count(batch, "batch", 2))
+    batch = min(as_count(batch, "batch", 2), len(pixels))
+    if epochs is None:  # a small set is seen as often as it takes
+        epochs = max(_PASSES, _STEPS * batch // len(pixels))
+    training = _Training(made, pixels, y.to(pixels.device), as_count(epochs, "epochs", 1), batch)
     training.run(as_positive(lr, "lr"), as_count(shift, "shift"), as_count(seed, "seed"), progress, callback)
     return made.eval()
 
@@ -238,7 +242,7 @@ class _Training:
 
     def __init__(self, model: ImageClassifier, pixels: Tensor, labels: Tensor, epochs: int, batch: int) -> None:
         self.model, self.pixels, self.labels, self.epochs = model, pixels, labels, epochs
-        self.batch = min(batch, len(pixels))
+        self.batch = batch
         self.steps = len(pixels) // self.batch  # an epoch; the rest of the order is left to the next
         self.begun, self.cpu = time.perf_counter(), time.process_time()
 
