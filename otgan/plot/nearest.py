@@ -46,8 +46,8 @@ def nearest_images(samples: Any, train: Any, ax: Axes | None = None, *, n_cols: 
     Example:
         >>> ax = nearest_images(torch.zeros(5, 1, 8, 8), torch.rand(20, 1, 8, 8))
     """
-    new = as_pixels(samples, "samples")
-    real = as_pixels(train, "train", tuple(new.shape[1:]))
+    new = as_pixels(samples, "samples").cpu()
+    real = as_pixels(train, "train", tuple(new.shape[1:])).cpu()
     return beside(channels_last(new), channels_last(real[nearest_image(new, real)]), ax, n_cols=n_cols)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otgan.images import ImageDataset
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -20,7 +22,8 @@ def as_pixels(images: Any, name: str, shape: Sequence[int] | None = None) -> Ten
 
     Args:
         images: bytes, or floats in [0, 1], which are rounded to the nearest of 256 levels, as a file would hold them;
-            array or tensor of shape (n, c, h, w), or (n, h, w) if they are grey; or what has such ``pixels``.
+            array or tensor of shape (n, c, h, w), or (n, h, w) if they are grey; or :class:`otgan.images.Images` or
+            another dataset of images.
         name: what the caller calls them, for the error.
         shape: (c, h, w) that is expected, if any.
 
@@ -28,7 +31,7 @@ def as_pixels(images: Any, name: str, shape: Sequence[int] | None = None) -> Ten
         TypeError: for other numbers than bytes and floats.
         ValueError: for another shape, no image, or floats that are not in [0, 1].
     """
-    given = getattr(images, "pixels", images)
+    given = images.load().pixels if isinstance(images, ImageDataset) else images
     if not isinstance(given, Tensor):
         array = np.asarray(given)
         if array.dtype == object or array.dtype.kind not in "uf" or (array.dtype.kind == "u" and array.itemsize > 1):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 
 from otgan.datasets import digits
+from otgan.images import mnist as read_mnist
 from otgan.metrics import ImageClassifier, train_classifier
 
 
@@ -36,23 +36,15 @@ def classifier(small: Digits) -> ImageClassifier:
     return train_classifier(small.train, small.train_labels, epochs=10, batch=50, shift=0, width=8, n_features=16)
 
 
-def read_idx(path: Path) -> np.ndarray:
-    data = gzip.decompress(path.read_bytes())
-    shape = tuple(int.from_bytes(data[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(data[3]))
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
-
-
 @pytest.fixture(scope="package")
 def mnist(data_dir: Path) -> Digits:
     """All of MNIST."""
     folder = data_dir / "mnist"
     if not folder.is_dir():
         pytest.skip(f"no MNIST: there is no {folder}")
-    parts = []
-    for name in ("train", "t10k"):
-        parts.append(torch.from_numpy(read_idx(folder / f"{name}-images-idx3-ubyte.gz")[:, None].copy()))
-        parts.append(read_idx(folder / f"{name}-labels-idx1-ubyte.gz").astype(np.int64))
-    return Digits(*parts)
+    train, test = (read_mnist(part, folder) for part in (True, False))
+    assert train.labels is not None and test.labels is not None
+    return Digits(train.pixels, train.labels.numpy(), test.pixels, test.labels.numpy())
 
 
 @pytest.fixture(scope="package")

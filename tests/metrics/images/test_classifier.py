@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import otgan as og
+from otgan.images import Images
 from otgan.metrics import ImageClassifier, train_classifier
 from otgan.metrics.images import ClassifierState
 from otgan.metrics.images._pixels import as_pixels
@@ -50,8 +51,7 @@ def test_floats_arrays_and_grey_stacks_are_the_same_images(small: Any, classifie
     some = small.test[:20]
     for same in (some.float() / 255, some.double() / 255, (some / 255).numpy(), some.numpy(), some[:, 0]):
         assert torch.equal(classifier.features(same), classifier.features(some))
-    holder = type("Holder", (), {"pixels": some})()
-    assert torch.equal(classifier.features(holder), classifier.features(some))
+    assert torch.equal(classifier.features(Images(some)), classifier.features(some))
 
 
 def test_the_seed_decides_and_global_randomness_is_left_alone(small: Any) -> None:
