@@ -120,7 +120,7 @@ def test_stacked_rows(
     pixels, _ = bench.store.samples("nearest", lambda: pytest.fail("made again"))
     assert pixels.shape == (90, 3, 8, 8) and pixels.dtype == torch.uint8
     if coder == "channels":  # a code is that of its three digits, in their order
-        code = bench.coder.encode(small[0].pixels[bench.stacked.index[5]]).flatten()
+        code = bench.coder.encode(small[0].pixels[bench.stacked.numbers[5]]).flatten()
         torch.testing.assert_close(bench.codes[5], code, rtol=1e-4, atol=1e-4)
     decoded = bench.decode(bench.codes[:4])
     whole = bench.stacked.pixels[:4] if coder == "image" else bench.stacked.pixels[:4].flatten(0, 1)[:, None]

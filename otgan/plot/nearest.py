@@ -99,8 +99,20 @@ def nearest_points(
     ax = open_axes(ax, SQUARE)
     frame(ax, grid=True)
     points, new = look(y[:most], 0.0), look(x[:most], 1.0)
-    ax.scatter(*points.T, s=9.0, color=FRAME, alpha=0.7, linewidths=0, label="training points", gid="train", zorder=2)
-    ax.scatter(*new.T, s=13.0, color=TARGET, alpha=0.85, linewidths=0, label="new points", gid="new", zorder=3)
+    ax.scatter(
+        points[:, 0],
+        points[:, 1],
+        s=9.0,
+        color=FRAME,
+        alpha=0.7,
+        linewidths=0,
+        label="training points",
+        gid="train",
+        zorder=2,
+    )
+    ax.scatter(
+        new[:, 0], new[:, 1], s=13.0, color=TARGET, alpha=0.85, linewidths=0, label="new points", gid="new", zorder=3
+    )
     ends = np.stack([look(some, 1.0), look(closest, 0.0)], axis=1)
     ax.add_collection(
         LineCollection(list(ends), colors=TARGET, linewidths=0.8, alpha=0.8, zorder=2.5, gid="nearest"), autolim=False

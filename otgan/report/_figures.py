@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from otgan.report._html import Html, tag
 
 if TYPE_CHECKING:
@@ -94,10 +96,10 @@ def _raster(made: Figure, fixed: bool) -> Iterator[Artist]:
     """Artists that become pixels: those that would be thousands of paths, and those whose colours are to stay."""
     for axes in made.axes:
         for collection in axes.collections:
-            if fixed or max(len(collection.get_paths()), len(collection.get_offsets())) > _HEAVY:
+            if fixed or max(len(collection.get_paths()), np.shape(collection.get_offsets())[0]) > _HEAVY:
                 yield collection
         for line in axes.lines:
-            if fixed or len(line.get_xydata()) > 5 * _HEAVY:
+            if fixed or np.shape(line.get_xydata())[0] > 5 * _HEAVY:
                 yield line
         if len(axes.patches) > _HEAVY:
             yield from axes.patches

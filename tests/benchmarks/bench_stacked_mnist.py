@@ -61,7 +61,7 @@ class Bench:
         """Of the stacked images, shape (n, 3 latent)."""
         if self._codes is None:
             if self.by_channel:  # each digit is encoded once, however often it is stacked
-                self._codes = self.coder.encode(self.train.pixels).cpu()[self.stacked.index].flatten(1)
+                self._codes = self.coder.encode(self.train.pixels).cpu()[self.stacked.numbers].flatten(1)
             else:
                 self._codes = self.coder.encode(self.stacked.pixels).cpu()
         return self._codes

@@ -85,6 +85,9 @@ class ImageClassifier(nn.Module):
         torch.Size([5, 64])
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, shape: Sequence[int], n_classes: int, *, width: int = 16, n_features: int = 64, seed: int = 0
     ) -> None:

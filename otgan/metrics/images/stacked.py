@@ -27,10 +27,10 @@ _TAIL = 12.0  # standard deviations of a count that its expectation sums over
 
 
 class Stacked(NamedTuple):
-    """Stacked images, bytes (n, 3, h, w), and the grey images that are their channels, (n, 3)."""
+    """Stacked images, bytes (n, 3, h, w), and the numbers of the grey images that are their channels, (n, 3)."""
 
     pixels: Tensor
-    index: Tensor
+    numbers: Tensor
 
 
 def stack(images: Any, n: int = N_STACKED, seed: int = 0) -> Stacked:
@@ -42,7 +42,7 @@ def stack(images: Any, n: int = N_STACKED, seed: int = 0) -> Stacked:
         seed: of the draw.
 
     Returns:
-        Bytes, shape (n, 3, h, w), and the numbers of the images, shape (n, 3): ``labels[index]`` are their classes.
+        Bytes, shape (n, 3, h, w), and the numbers of the images, shape (n, 3): ``labels[numbers]`` are their classes.
 
     Source:
         Metz, Poole, Pfau, Sohl-Dickstein, "Unrolled generative adversarial networks" (ICLR 2017); with these numbers
@@ -56,8 +56,8 @@ def stack(images: Any, n: int = N_STACKED, seed: int = 0) -> Stacked:
     if pixels.shape[1] != 1:
         raise ValueError(f"images must be grey, shape (k, 1, h, w), got {tuple(pixels.shape)}.")
     stream = torch.Generator().manual_seed(as_count(seed, "seed"))
-    index = torch.randint(len(pixels), (as_count(n, "n", 1), _CHANNELS), generator=stream)
-    return Stacked(pixels[index.to(pixels.device), 0], index)
+    numbers = torch.randint(len(pixels), (as_count(n, "n", 1), _CHANNELS), generator=stream)
+    return Stacked(pixels[numbers.to(pixels.device), 0], numbers)
 
 
 @dataclass(frozen=True)

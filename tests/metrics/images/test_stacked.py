@@ -19,14 +19,14 @@ def triples(m: int, seed: int = 0, k: int = 10) -> torch.Tensor:
     return torch.randint(k, (m, 3), generator=torch.Generator().manual_seed(seed))
 
 
-def test_channels_are_the_images_that_the_index_names(small: Any) -> None:
+def test_channels_are_the_images_that_their_numbers_name(small: Any) -> None:
     found = stack(small.train, 500, seed=3)
     assert found.pixels.shape == (500, 3, 8, 8) and found.pixels.dtype == torch.uint8
     for channel in range(3):
-        assert torch.equal(found.pixels[:, channel], small.train[found.index[:, channel], 0])
-    assert torch.equal(stack(small.train[:, 0], 500, seed=3).index, found.index)
-    assert not torch.equal(stack(small.train, 500, seed=4).index, found.index)
-    whole = stack(small.train[:7], 7000).index
+        assert torch.equal(found.pixels[:, channel], small.train[found.numbers[:, channel], 0])
+    assert torch.equal(stack(small.train[:, 0], 500, seed=3).numbers, found.numbers)
+    assert not torch.equal(stack(small.train, 500, seed=4).numbers, found.numbers)
+    whole = stack(small.train[:7], 7000).numbers
     counts = torch.stack([torch.bincount(whole[:, c], minlength=7) for c in range(3)]).double()
     assert float(((counts - 1000) ** 2 / 1000).sum()) < 45  # chi-squared with 18 degrees of freedom: p < 0.001
     with pytest.raises(ValueError, match="must be grey"):
