@@ -23,6 +23,7 @@ from otgan.cli.common import (
     say_json,
     writable_folder,
 )
+from otgan.cli.images import ImageFlags, fit_images, wants_images
 
 if TYPE_CHECKING:
     from otgan.datasets import PointFile
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit(Common):
+class Fit(ImageFlags, Common):
     """Transport a source to the points of a file, and save the solution.
 
     The points are the rows of FILE: .npy, .npz, or text (.csv, .tsv, .txt). The source is a
@@ -40,10 +41,15 @@ class Fit(Common):
 
       otgan fit points.csv
       otgan fit codes.npz --key train --source ball --out runs/codes --plots
+
+    With --latent FILE holds images: a folder of pictures (a subfolder for each class), an IDX
+    file, .npy or .npz. An autoencoder learns codes of that length, which are then the points.
+
+      otgan fit photographs --latent 32 --size 64
     """
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """Points, one a row."""
+    """Points, one a row; or images, with --latent."""
     out: Annotated[Path | None, optional("PATH")] = None
     """Folder of the solution; runs/NAME-OF-FILE when left out."""
     source: Literal["gaussian", "cube", "ball"] = "gaussian"
@@ -79,6 +85,8 @@ class Fit(Common):
 
     def run(self) -> int:
         """Read, solve, save, report."""
+        if wants_images(self):
+            return fit_images(self)
         from otgan.datasets import read_points
         from otgan.report import provenance
         from otgan.solvers import solve

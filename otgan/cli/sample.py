@@ -10,12 +10,13 @@ from typing import Annotated, Literal
 import tyro
 
 from otgan.cli.common import OK, Common, Run, UsageError, load_run, note, optional, say, say_json, writable_folder
+from otgan.cli.images import SampleFlags, holds_images, sample_images
 
 _SUFFIXES = (".npy", ".csv")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Common):
+class Sample(SampleFlags, Common):
     """Draw points from a saved solution.
 
     The entropic generator makes new points, barycentres of neighbouring targets; nearest is the
@@ -23,6 +24,10 @@ class Sample(Common):
 
       otgan sample runs/points -n 1000
       otgan sample runs/points -n 5 --generator nearest --out -
+
+    Of images it writes samples.npy and a grid of the first hundred, samples.png, into RUN.
+
+      otgan sample runs/digits -n 100 --label 3
     """
 
     run_: Annotated[Run, tyro.conf.arg(name="run", metavar="RUN")]
@@ -48,6 +53,10 @@ class Sample(Common):
             raise UsageError("--reg smooths the entropic generator; leave it out with --generator nearest.")
         if self.reg is not None and not 0.0 < self.reg < float("inf"):
             raise UsageError(f"--reg must be a finite number > 0, got {self.reg:g}.")
+        if holds_images(self.run_):
+            return sample_images(self)
+        if self.label is not None:
+            raise UsageError(f"--label is for images that were fitted by class; {self.run_} holds none.")
         if self.out == "-" and self.json:
             raise UsageError("--out - prints the points on standard output, --json a report: choose one.")
         path = None if self.out == "-" else Path(self.out) if self.out is not None else self.run_ / "samples.npy"

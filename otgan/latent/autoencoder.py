@@ -52,7 +52,7 @@ class Autoencoder(nn.Module, Coder):
         (torch.Size([3, 4]), torch.Size([2, 1, 8, 8]))
     """
 
-    def __init__(self, latent: int = 32, *, width: int = 32, hidden: int = 256, seed: int = 0) -> None:
+    def __init__(self, latent: int = 32, *, width: int = 32, hidden: int = 512, seed: int = 0) -> None:
         super().__init__()
         self.latent = as_count(latent, "latent", 1)
         self.width, self.hidden = as_count(width, "width", 1), as_count(hidden, "hidden", 1)
@@ -69,7 +69,7 @@ class Autoencoder(nn.Module, Coder):
         held_out: float | ImagesLike = 0.05,
         steps: int = 10_000,
         batch: int = 256,
-        lr: float = 2e-3,
+        lr: float = 4e-3,
         penalty: float = 0.0,
         whiten: float = 0.0,
         noise: float = 0.0,

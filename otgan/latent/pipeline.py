@@ -17,7 +17,9 @@ from otgan.generators.model import unpack_model
 from otgan.images import ImageDataset
 from otgan.latent.autoencoder import Autoencoder, unpack_autoencoder
 from otgan.latent.coder import Coder, as_images
+from otgan.measures import DiscreteMeasure, Gaussian
 from otgan.solvers.base import Stopwatch
+from otgan.solvers.dispatch import picks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -104,6 +106,7 @@ class LatentOTGAN:
         pixels = as_images(images)
         groups = _groups(images) if by_class else {"": torch.arange(len(pixels))}
         clock = Stopwatch(None if max_time is None else as_positive(max_time, "max_time"))
+        self._check()
         folder = None if checkpoint is None else str(checkpoint)
         more: dict[str, Any] = {"progress": progress, "callback": callback}
         if isinstance(self.autoencoder, Autoencoder) and self.autoencoder.report is None:
@@ -125,6 +128,16 @@ class LatentOTGAN:
             place = None if folder is None else f"{folder}/transport" + (f"-{k}" if by_class else "")
             self.models.append(_copy(self._settings).fit(codes[index], max_time=left, **more, checkpoint=place))
         return self
+
+    def _check(self) -> None:
+        """Settings of the solve that do not fit are told before the autoencoder is trained."""
+        settings, d = self._settings, self.autoencoder.latent
+        source = settings.source if settings.source is not None else Gaussian(d)
+        if source.dim != d:
+            raise ValueError(f"The source has dimension {source.dim}, the codes {d}.")
+        if settings.tol is not None:
+            as_positive(settings.tol, "tol")
+        picks(source, DiscreteMeasure(torch.eye(d)), settings.method, settings.solver)
 
     # -------------------------------------------------------------- sampling
 

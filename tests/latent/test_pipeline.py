@@ -209,5 +209,8 @@ def test_misuse_is_told(model: LatentOTGAN) -> None:
         LatentOTGAN(pair()).fit(IMAGES, training={"steps": 3})
     with pytest.raises(ValueError, match="was made for"):
         LatentOTGAN(pair()).fit(torch.rand(10, 1, 12, 12))
+    for bad in (og.OTGAN(og.Gaussian(5)), og.OTGAN(method="magic"), og.OTGAN(tol=-1.0)):  # told before any training
+        with pytest.raises(ValueError, match="dimension 5|magic|tol"):
+            LatentOTGAN(Autoencoder(4, width=4, hidden=32), bad).fit(IMAGES, training={"steps": 10**9})
     with pytest.raises(ValueError, match="n must be at least 0"):
         model.sample(-1)
