@@ -56,6 +56,7 @@ tbody th small, td small { display: block; color: var(--soft); font-weight: 400;
 .pairs td { overflow-wrap: anywhere; }
 .pairs th { width: 34%; }
 .number { text-align: right; white-space: nowrap; }
+.flag, .fine, .apart { white-space: nowrap; }
 .flag { color: var(--warn); font-weight: 600; }
 .fine { color: var(--good); }
 figure { margin: 1.3rem 0; }

@@ -138,11 +138,11 @@ def _far(z: float, direction: str) -> Html:
     if not math.isfinite(z):  # JSON holds no infinity: there it is missing
         return tag("span", "beyond chance", class_="flag")
     bad = abs(z) if direction.startswith("near") else z if direction.startswith("lower") else -z
-    said = f"{z:.1f} spreads" if abs(z) < 1000 else f"{number(z)} spreads"
+    said = tag("span", f"{z:.1f} spreads" if abs(z) < 1000 else f"{number(z)} spreads", class_="apart")
     if bad > _FAR:
-        return join([said, tag("small", tag("span", "worse than real data", class_="flag"))])
+        return join([said, tag("small", tag("span", "worse than real", class_="flag"))])
     if bad < -_FAR:
-        return join([said, tag("small", "better than real data: suspicious")])
+        return join([said, tag("small", "better than real: suspicious")])
     return join([said, tag("small", tag("span", "within chance", class_="fine"))])
 
 
