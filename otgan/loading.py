@@ -5,6 +5,7 @@ from otgan.cost_potential import KantorovichPotential
 from otgan.generators import extension, generator, model
 from otgan.io import FormatError, load
 from otgan.latent import pipeline
+from otgan.metrics.images import classifier
 from otgan.potential import BrenierPotential
 from otgan.solvers import saving
 
@@ -13,6 +14,7 @@ __all__ = [
     "FormatError",
     "KantorovichPotential",
     "adversarial",
+    "classifier",
     "extension",
     "generator",
     "load",

@@ -36,6 +36,7 @@ RANKS = {
     "w2bench": 9,
     "plot": 8,
     "demo": 9,
+    "report": 9,
     "cli": 10,
 }
 ENTRY = 11  # otgan/__main__.py

@@ -21,7 +21,7 @@ from otgan.cli import main
 from otgan.cli.common import Common, plain
 
 CLI = Path(__file__).resolve().parents[1] / "otgan" / "cli"
-COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "bench", "doctor")
+COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "report", "bench", "doctor")
 CERTIFICATE = {"chi2", "chi2_stderr", "l1", "max_ratio", "empty_cells", "w2_lower", "w2_upper", "n_samples", "exact"}
 
 
@@ -404,6 +404,85 @@ def test_plot_says_what_does_not_apply(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(out.split()) == 3
     assert main(["plot", str(tmp_path), "--out", "all.png"]) == 2
     assert main(["plot", str(tmp_path), "--what", "convergence", "--out", "a.bmp"]) == 2
+
+
+def test_report_is_one_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held = tmp_path / "held.npy"
+    np.save(held, np.random.default_rng(1).normal(size=(30, 2)))
+    out = tmp_path / "deep" / "page.html"
+    argv = ["report", str(run), "--out", str(out), "--json"]
+    assert main([*argv, "--test", str(held), "--metrics", "energy", "copies", "--title", "a < b"]) == 0
+    found = document(capsys)
+    assert found == {"run": str(run), "report": str(out), "bytes": out.stat().st_size, "measured": True}
+    text = out.read_text(encoding="utf-8")
+    assert "<title>a &lt; b: otgan report</title>" in text and "energy" in text
+    assert "--source cube" in text and "--tol 0.05" in text  # how the run was made
+    assert main(["report", str(run)]) == 0
+    assert "one file" in capsys.readouterr().out
+    assert "No held-out data was given" in (run / "report.html").read_text(encoding="utf-8")
+    (run / "report.html").unlink()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seed", "-1"], "--seed"),
+        (["--out", "page.pdf"], "--out must end in .html"),
+        (["--metrics", "energy"], "pass --test"),
+        (["--test", "nowhere.npy"], "nowhere.npy"),
+        (["--test", "{wide}"], "dimension 3"),
+        (["--test", "{held}", "--metrics", "fid"], "unknown metric 'fid'"),
+        (["--test", "{held}", "--classifier", "x"], "generators of images"),
+        (["--train", "{held}"], "generators of images"),
+    ],
+)
+def test_report_bad_setting_is_2(
+    run: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"held": tmp_path / "held.npy", "wide": tmp_path / "wide.npy"}
+    np.save(paths["held"], np.ones((6, 2)))
+    np.save(paths["wide"], np.ones((6, 3)))
+    assert main(["report", str(run), *(flag.format(**paths) for flag in flags)]) == 2
+    assert said in one_sentence(capsys)
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    assert "There is no" in one_sentence(capsys)
+
+
+def test_report_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from otgan.datasets import digits
+    from otgan.latent import Autoencoder, LatentOTGAN
+    from otgan.metrics import train_classifier
+
+    images, labels = digits()
+    pixels = (images[:300] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8)
+    np.savez(tmp_path / "train.npz", images=pixels[:200])
+    np.savez(tmp_path / "test.npz", images=pixels[200:])
+    model = LatentOTGAN(Autoencoder(3, width=4, hidden=16), og.OTGAN(generator="entropic", tol=0.3))
+    model.fit(pixels[:200, None], training={"steps": 20}).save(tmp_path / "run")
+    train_classifier(pixels[:200], labels[:200], epochs=1, width=2, n_features=4).save(tmp_path / "classifier")
+    argv = ["report", str(tmp_path / "run"), "--test", str(tmp_path / "test.npz")]
+    assert main([*argv, "--metrics", "energy"]) == 0  # in codes
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "100 samples, 100 held-out, 200 training" in page and "as the decoder shows its code" in page
+    more = ["--train", str(tmp_path / "train.npz"), "--classifier", str(tmp_path / "classifier")]
+    assert main([*argv, *more]) == 0
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "frechet_distance" in page and "class_kl" in page and "distance of pixels" in page
+    assert "Bars of the share of new images in each class" in page
+    capsys.readouterr()
+    assert main([*argv, "--classifier", str(tmp_path / "run")]) == 2
+    assert "holds a LatentOTGAN" in one_sentence(capsys)
+
+
+def test_a_fit_can_be_made_again_from_its_record(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shlex
+
+    record = json.loads((run / "run.json").read_text())
+    words = shlex.split(record["command"])
+    assert words[:2] == ["otgan", "fit"] and record["versions"]["otgan"] == og.__version__
+    words[words.index("--out") + 1] = str(tmp_path / "again")
+    assert main(words[1:]) == 0
+    assert torch.equal(og.load(tmp_path / "again").potential.heights, og.load(run).potential.heights)
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from otgan.cli.doctor import Doctor
 from otgan.cli.evaluate import Evaluate
 from otgan.cli.fit import Fit
 from otgan.cli.plot import Plot
+from otgan.cli.report import Report
 from otgan.cli.sample import Sample
 
 # Read when torch is loaded, by the commands: threads that spin while they wait take whole cores from their neighbours.
@@ -33,6 +34,7 @@ Start here:
   otgan fit pictures --latent 32    the same for images, in the codes of an autoencoder
   otgan sample run -n 1000          new points from what was learned
   otgan evaluate run                measure it again on fresh samples
+  otgan report run                  all of it on one HTML page
 
   `otgan COMMAND --help` explains a command, `otgan --version` prints the version.
   Results go to standard output, progress and remarks to standard error.
@@ -45,6 +47,7 @@ _COMMANDS: dict[str, type[Common]] = {
     "sample": Sample,
     "evaluate": Evaluate,
     "plot": Plot,
+    "report": Report,
     "bench": Bench,
     "doctor": Doctor,
 }

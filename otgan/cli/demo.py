@@ -41,10 +41,12 @@ class Demo(Common):
 
         matplotlib.use("agg")
         from otgan.demo import run_demo
+        from otgan.report import provenance
 
         report = run_demo(
             folder, seed=self.seed, quick=self.quick, progress=self.progress and sys.stderr.isatty(), say=note
         )
+        provenance.write(folder, "demo", self)
         if self.json:
             say_json(report.to_dict())
         else:

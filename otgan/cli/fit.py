@@ -88,6 +88,7 @@ class Fit(ImageFlags, Common):
         if wants_images(self):
             return fit_images(self)
         from otgan.datasets import read_points
+        from otgan.report import provenance
         from otgan.solvers import solve
 
         given = read_points(self.file, self.key)
@@ -116,6 +117,7 @@ class Fit(ImageFlags, Common):
         except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
             raise UsageError(str(error)) from error
         result.save(folder)
+        provenance.write(folder, "fit", self, [path for path in (self.file, self.weights) if path is not None])
         pictures = save_pictures(result, folder) if self.plots and result.status != "interrupted" else []
         if self.json:
             say_json(describe(result) | {"run": folder, "pictures": pictures})

@@ -98,6 +98,7 @@ def fit_images(command: Fit) -> int:
     from otgan.generators import OTGAN
     from otgan.images import read
     from otgan.latent import Autoencoder, LatentOTGAN
+    from otgan.report import provenance
 
     _refuse(command)
     try:
@@ -130,6 +131,7 @@ def fit_images(command: Fit) -> int:
     except (ValueError, TypeError) as error:  # settings that do not fit; the images are checked by now
         raise UsageError(str(error)) from error
     model.save(folder)
+    provenance.write(folder, "fit", command, [command.file])
     pictures = _pictures(model, images, folder, command.seed)
     report = describe(model)
     if command.json:

@@ -4,6 +4,7 @@
     print(result.table())
 
 Every metric is a function of its own as well, on arrays or tensors of shape (m, d). None stores all pairs of points.
+Images are measured in the features of a classifier, see :mod:`otgan.metrics.images`.
 """
 
 from otgan.metrics._points import Estimate
@@ -12,6 +13,18 @@ from otgan.metrics.copying import data_copying
 from otgan.metrics.discrepancy import energy, median_distance, mmd2
 from otgan.metrics.divergences import histograms, js_divergence, kl_divergence, w1
 from otgan.metrics.evaluation import NAMES, Evaluation, Metric, evaluate
+from otgan.metrics.frechet import frechet_distance
+from otgan.metrics.images import (
+    ImageClassifier,
+    ImageEvaluation,
+    ImageReference,
+    StackedModes,
+    count_stacked_modes,
+    evaluate_images,
+    fid,
+    stack,
+    train_classifier,
+)
 from otgan.metrics.manifold import PRDC, coverage, density, prdc, precision, recall
 from otgan.metrics.memorisation import authenticity, copies, nearest_distance, nearest_ratio, train_share
 from otgan.metrics.modes import Modes, count_modes, reverse_kl
@@ -22,22 +35,30 @@ __all__ = [
     "PRDC",
     "Estimate",
     "Evaluation",
+    "ImageClassifier",
+    "ImageEvaluation",
+    "ImageReference",
     "Metric",
     "Modes",
+    "StackedModes",
     "authenticity",
     "c2st",
     "copies",
     "count_modes",
+    "count_stacked_modes",
     "coverage",
     "data_copying",
     "density",
     "energy",
     "evaluate",
+    "evaluate_images",
+    "fid",
+    "frechet_distance",
     "histograms",
     "js_divergence",
     "kl_divergence",
-    "mmd2",
     "median_distance",
+    "mmd2",
     "nearest_distance",
     "nearest_ratio",
     "prdc",
@@ -45,6 +66,8 @@ __all__ = [
     "recall",
     "reverse_kl",
     "sliced_w2",
+    "stack",
+    "train_classifier",
     "train_share",
     "w1",
     "w2",

@@ -18,6 +18,7 @@ from otgan.metrics._points import Estimate, TooFewError, pair, random_rows
 from otgan.metrics.classifier import c2st
 from otgan.metrics.copying import Partition, copying, default_cells
 from otgan.metrics.discrepancy import energy, median_distance, mmd2
+from otgan.metrics.frechet import frechet_distance
 from otgan.metrics.manifold import prdc
 from otgan.metrics.memorisation import authentic, ratios, same_length, train_share
 from otgan.metrics.wasserstein import sliced_w2, w2
@@ -41,6 +42,7 @@ _TWO_SAMPLE: dict[str, Direction] = {
     "density": _NEAR,
     "coverage": _HIGH,
     "w2": _LOW,
+    "frechet_distance": _LOW,
 }
 _MEMORISATION: dict[str, Direction] = {
     "data_copying": _NEAR,
@@ -51,8 +53,11 @@ _MEMORISATION: dict[str, Direction] = {
     "copies": _LOW,
 }
 _DIRECTIONS = _TWO_SAMPLE | _MEMORISATION
-_ON_REQUEST = {"w2"}
-_GROUPS = (("sliced_w2",), ("energy",), ("mmd2",), ("c2st",), ("precision", "recall", "density", "coverage"), ("w2",))
+_ON_REQUEST = {"w2", "frechet_distance"}
+_GROUPS = (
+    *(("sliced_w2",), ("energy",), ("mmd2",), ("c2st",), ("precision", "recall", "density", "coverage"), ("w2",)),
+    ("frechet_distance",),
+)
 _SPLITS = 200  # resamplings where one costs nothing
 
 NAMES = tuple(_DIRECTIONS)
@@ -134,14 +139,7 @@ class Evaluation:
         from textwrap import wrap
 
         known = f"{self.n_samples:,} samples, {self.n_test:,} held-out points, {self.n_train:,} training points"
-        lines = [f"{known}, dimension {self.dim}"]
-        lines += [f"{'':<16}  {'value':>11}  {'real points':>11}    {'spread':<9}  {'z':>7}  best"]
-        words = {_LOW: "low", _HIGH: "high", _NEAR: "near real"}
-        lines += [
-            f"{m.name:<16}  {m.value:>11.4g}  {m.null:>11.4g} +- {m.null_spread:<9.2g}  {_short(m.z):>7}  "
-            f"{words[m.direction]}"
-            for m in self.metrics
-        ]
+        lines = [f"{known}, dimension {self.dim}", *rows_of(self.metrics)]
         for note in self.notes:
             lines += wrap(note, 80)
         return "\n".join(lines)
@@ -158,11 +156,11 @@ def evaluate(
 ) -> Evaluation:
     """Quality, coverage and memorisation of samples, each number beside that of real points in their place.
 
-    **Two clouds** (sliced_w2, energy, mmd2, c2st, precision, recall, density, coverage, w2): the value compares the
-    samples with the held-out points. The null compares two disjoint random parts, of the same sizes, of all real
-    points; it is the mean over ``n_null`` such draws, its spread their standard deviation. Where there are too few real
-    points for that, both comparisons are made at a smaller size (``sizes``, with a note), and the value is the mean
-    over random subsets.
+    **Two clouds** (sliced_w2, energy, mmd2, c2st, precision, recall, density, coverage, w2, frechet_distance): the
+    value compares the samples with the held-out points. The null compares two disjoint random parts, of the same sizes,
+    of all real points; it is the mean over ``n_null`` such draws, its spread their standard deviation. Where there are
+    too few real points for that, both comparisons are made at a smaller size (``sizes``, with a note), and the value is
+    the mean over random subsets.
 
     **Memorisation** (data_copying, authenticity, nearest_distance, nearest_ratio, train_share, copies): the value
     compares the samples with the training points. The null puts held-out points in the samples' place; for
@@ -176,7 +174,8 @@ def evaluate(
         samples: (m, d), generated.
         test: (n, d), real points that the generator never saw.
         train: (l, d), real points that it was trained on. Without them memorisation is not measured.
-        names: which metrics, of :data:`NAMES`; all but the exact w2, which is for few points, when left out.
+        names: which metrics, of :data:`NAMES`; when left out all but the exact w2, which is for few points, and the
+            Frechet distance, which looks at mean and covariance only.
         seed: of all random numbers.
         n_null: real-against-real comparisons of two clouds, at least 2.
 
@@ -279,7 +278,7 @@ class _Clouds:
             return {head: mmd2(a, b, bandwidth=self._width)}
         if head in ("sliced_w2", "c2st"):
             return {head: (sliced_w2 if head == "sliced_w2" else c2st)(a, b, seed=self.seed)}
-        return {head: (energy if head == "energy" else w2)(a, b)}
+        return {head: {"energy": energy, "w2": w2, "frechet_distance": frechet_distance}[head](a, b)}
 
 
 class _Memory:
@@ -355,6 +354,16 @@ class _Memory:
             first, second = self.test[order[:half]], self.test[order[half:]]
             shares.append(train_share(first, self.train, second, seed=self.seed + draw))
         return value, float(np.mean(shares)), float(np.std(shares, ddof=1))
+
+
+def rows_of(metrics: Sequence[Metric]) -> list[str]:
+    """Metrics as lines of text under a line that names the columns."""
+    words = {_LOW: "low", _HIGH: "high", _NEAR: "near real"}
+    return [f"{'':<16}  {'value':>11}  {'real points':>11}    {'spread':<9}  {'z':>7}  best"] + [
+        f"{m.name:<16}  {m.value:>11.4g}  {m.null:>11.4g} +- {m.null_spread:<9.2g}  {_short(m.z):>7}  "
+        f"{words[m.direction]}"
+        for m in metrics
+    ]
 
 
 def _names(names: Sequence[str] | None) -> list[str]:

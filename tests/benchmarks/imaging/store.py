@@ -1,0 +1,135 @@
+"""Results of a benchmark on disk: one JSON file that grows, a folder of what was trained, and a watch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import otgan as og
+
+
+@dataclass
+class Watch:
+    """Seconds of the wall clock and of the process since it was made."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+
+    def read(self) -> dict[str, float]:
+        """Both so far."""
+        return {"wall": time.perf_counter() - self.wall, "cpu": time.process_time() - self.cpu}
+
+
+class Store:
+    """``FILE.json`` and the folder ``FILE``: what is there is not made again.
+
+    Args:
+        file: the JSON file.
+        settings: of the benchmark; those of an earlier run with the same file must be equal.
+        reading: nothing will be run, so that settings do not matter.
+    """
+
+    def __init__(self, file: Path, settings: dict[str, Any], reading: bool = False) -> None:
+        self.file, self.folder = file, file.with_suffix("")
+        self.results: dict[str, Any] = {"settings": settings, "machine": {}, "stages": {}, "rows": {}}
+        if file.exists():
+            self.results = json.loads(file.read_text(encoding="utf-8"))
+            if not reading and self.results["settings"] != settings:
+                sys.exit(f"{file} holds results of other settings ({self.results['settings']}): choose another --out.")
+        elif reading:
+            sys.exit(f"There is no {file} yet: run the benchmark first.")
+        if not reading:
+            self.results["machine"] = machine()
+
+    @property
+    def rows(self) -> dict[str, Any]:
+        """By name."""
+        rows: dict[str, Any] = self.results["rows"]
+        return rows
+
+    def write(self) -> None:
+        """Replace the file in one step."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        half = self.file.with_name(self.file.name + ".part")
+        half.write_text(json.dumps(_finite(self.results), indent=1, allow_nan=False), encoding="utf-8")
+        os.replace(half, self.file)
+
+    def stage(self, name: str, make: Callable[[], tuple[Any, dict[str, Any]]]) -> Any:
+        """What ``make`` returns, an object that can be saved and numbers about it; read back if it was made before."""
+        folder = self.folder / name
+        if name in self.results["stages"] and (folder / "config.json").exists():
+            return og.load(folder)
+        say(f"{name} ...")
+        watch = Watch()
+        made, numbers = make()
+        self.results["stages"][name] = numbers | watch.read()
+        made.save(folder)
+        self.write()
+        say(f"{name}: {_line(self.results['stages'][name])}")
+        return made
+
+    def seconds(self, *names: str, clock: str = "wall") -> float:
+        """Of stages, together."""
+        return sum(self.results["stages"][name][clock] for name in names)
+
+    def samples(self, name: str, make: Callable[[], tuple[Tensor, dict[str, Any]]]) -> tuple[Tensor, dict[str, Any]]:
+        """Bytes (n, c, h, w) that ``make`` draws, and numbers about it; kept, so that they can be measured again."""
+        safe = "".join(letter if letter.isalnum() else "_" for letter in name)
+        path, about = self.folder / f"samples_{safe}.npy", self.results.setdefault("samples", {})
+        if name in about and path.exists():
+            return torch.from_numpy(np.load(path, allow_pickle=False)), about[name]
+        drawn, numbers = make()
+        pixels = drawn if drawn.dtype == torch.uint8 else (drawn.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, pixels.cpu().numpy(), allow_pickle=False)
+        about[name] = numbers
+        self.write()
+        return pixels.cpu(), numbers
+
+
+def machine() -> dict[str, Any]:
+    """What the times belong to."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {name: metadata.version(name) for name in ("otgan", "numpy", "torch")}
+    return {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions}
+
+
+def limit_threads(threads: int) -> None:
+    """The same cores for all, before anything starts a pool of threads."""
+    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    torch.set_num_threads(threads)
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _line(numbers: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
