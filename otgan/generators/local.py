@@ -83,7 +83,14 @@ class LocalGenerator(Generator):
     """
 
     means: Tensor
+    centers: Tensor
+    covariance: Tensor
     factor: Tensor
+    offsets: Tensor
+    index: Tensor
+    share: Tensor
+    root: Tensor
+    inverse_root: Tensor
 
     def __init__(
         self,
@@ -122,16 +129,26 @@ class LocalGenerator(Generator):
         self.factor *= self._gain(moments)
 
     def _attach(self, plan: Affinities, centers: Tensor, covariance: Tensor) -> None:
-        self.plan = plan
-        self.register_buffer("centers", centers, persistent=False)
-        self.register_buffer("covariance", covariance, persistent=False)
-        self.register_buffer("factor", torch.ones(len(centers), dtype=torch.float64), persistent=False)
-        self.register_buffer("means", plan.mean(self.potential.points), persistent=False)
+        """Keep what was found, as buffers, which move with the module."""
         value, vector = torch.linalg.eigh(covariance)
         value = torch.where(value > _RANK * value[-1].clamp_min(0.0), value, 0.0)
         inverse = torch.where(value > 0.0, value, 1.0).rsqrt() * (value > 0.0)
-        self._root = (vector * value.sqrt()) @ vector.T
-        self._inverse_root = (vector * inverse) @ vector.T
+        buffers = {
+            **vars(plan),
+            "means": plan.mean(self.potential.points),
+            "centers": centers,
+            "covariance": covariance,
+            "factor": torch.ones_like(centers[:, 0]),
+            "root": (vector * value.sqrt()) @ vector.T,
+            "inverse_root": (vector * inverse) @ vector.T,
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def plan(self) -> Affinities:
+        """P: which targets are neighbours, and how much each counts."""
+        return Affinities(self.offsets, self.index, self.share)
 
     def _gain(self, moments: CellMoments) -> float:
         """g: the root of the variance of the S_i over that of ``A_i (x - c_i)``, unbiased, over the probed cells."""
@@ -216,7 +233,7 @@ class LocalGenerator(Generator):
 
     def _moved(self, z: Tensor, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """In parts: the rows of z, ``A_i z`` of these rows, and ``tr S_i`` of their cells."""
-        length = self.plan.offsets.diff()
+        length = self.offsets.diff()
         found, number = torch.unique(cells, return_inverse=True)
         order = length[found].argsort()  # cells with rows of equal length together
         rank = torch.empty_like(order)
@@ -231,7 +248,7 @@ class LocalGenerator(Generator):
 
     def _at_once(self, cells: Tensor) -> int:
         """Cells whose matrices are held at a time."""
-        longest = int(self.plan.offsets.diff()[cells].max())
+        longest = int(self.offsets.diff()[cells].max())
         return max(1, _NUMBERS // (self.potential.dim * max(self.potential.dim, longest)))
 
     @torch.no_grad()
@@ -242,15 +259,15 @@ class LocalGenerator(Generator):
         spread = (near * share[:, :, None].sqrt()).mT  # B, (c, d, r)
         trace = spread.square().sum(dim=(1, 2))
         if spread.shape[2] < self.potential.dim:
-            value, vector = torch.linalg.eigh(spread.mT @ (self.covariance @ spread))
+            value, vector = torch.linalg.eigh(spread.mT @ (self.covariance.double() @ spread))
             kept = value > _RANK * value[:, -1:].clamp_min(0.0)
             inverse = torch.where(kept, value, 1.0).rsqrt() * kept
             half = spread @ (vector * inverse.sqrt()[:, None])
             matrix = half @ half.mT
         else:
-            inner = self._root @ spread
+            inner = self.root.double() @ spread
             value, vector = torch.linalg.eigh(inner @ inner.mT)
-            half = self._inverse_root @ (vector * value.clamp_min(0.0).sqrt().sqrt()[:, None])
+            half = self.inverse_root.double() @ (vector * value.clamp_min(0.0).sqrt().sqrt()[:, None])
             matrix = half @ half.mT
         return matrix * self.factor[cells][:, None, None], trace
 
