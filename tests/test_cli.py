@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ import torch
 import otgan as og
 from otgan.cli import main
 from otgan.cli.common import Common, plain
+from otgan.cli.runs import Kind
+from otgan.generators.model import GENERATORS
 
 CLI = Path(__file__).resolve().parents[1] / "otgan" / "cli"
 COMMANDS = ("demo", "fit", "sample", "evaluate", "plot", "report", "bench", "doctor")
@@ -86,6 +88,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["fit", "a.npy", "b.npy"],
         ["fit", "a.npy", "--tol", "small"],
         ["fit", "a.npy", "--source", "torus"],
+        ["fit", "a.npy", "--generator", "gan"],
         ["fit", "a.npy", "--dtype", "float16"],
         ["sample", "run", "-n", "many"],
         ["plot", "run", "--what", "everything"],
@@ -290,6 +293,100 @@ def test_sample_to_standard_output_and_json(run: Path, capsys: pytest.CaptureFix
 def test_sample_bad_setting_is_2(run: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sample", str(run), *flags]) == 2
     assert said in one_sentence(capsys)
+
+
+# --- runs with a generator ---
+
+
+@pytest.fixture(scope="module")
+def model_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    np.save(folder / "many.npy", np.random.default_rng(1).normal(size=(300, 2)))
+    assert main(["fit", str(folder / "many.npy"), "--generator", "local", "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def test_names_of_generators_are_those_of_the_model() -> None:
+    assert ("auto", *get_args(Kind)) == GENERATORS
+
+
+def test_fit_with_a_generator_saves_a_model(
+    model_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = og.load(model_run)
+    assert isinstance(model, og.OTGAN) and isinstance(model.generator, og.generators.LocalGenerator)
+    assert main(["sample", str(model_run), "-n", "50", "--seed", "4", "--out", str(tmp_path / "new.npy")]) == 0
+    assert "local maps, 16 neighbours" in capsys.readouterr().out
+    assert np.array_equal(np.load(tmp_path / "new.npy"), model.sample(50, seed=4).numpy())
+    data = model_run.parent / "many.npy"
+    assert main(["fit", str(data), "--generator", "auto", "--out", str(tmp_path / "auto"), "--json"]) == 0
+    found = document(capsys)["generator"]
+    assert found["name"] == min(found["scores"], key=lambda name: found["scores"][name]["total"])
+    assert {"local", "entropic"} <= set(found["scores"])
+    assert main(["fit", str(data), "--generator", "nearest", "--out", str(tmp_path / "auto")]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main(["fit", str(data), "--generator", "nearest", "--out", str(tmp_path / "auto"), "--overwrite"]) == 0
+    assert "Generator: nearest." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["local", "entropic", "extension", "nearest"])
+def test_every_run_has_the_generators_of_its_potential(
+    kind: str, run: Path, model_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in (run, model_run):
+        out = tmp_path / "new.npy"
+        assert main(["sample", str(folder), "-n", "60", "--generator", kind, "--out", str(out), "--json"]) == 0
+        assert document(capsys)["generator"] == kind
+        points, targets = np.load(out), np.load(folder.parent / ("points.npy" if folder is run else "many.npy"))
+        assert points.shape == (60, 2) and np.isfinite(points).all()
+        copies = (np.abs(points[:, None] - targets[None]).max(axis=2) < 1e-6).any(axis=1)
+        assert copies.all() if kind == "nearest" else not copies.all()
+
+
+def test_a_run_with_a_generator_is_measured_and_drawn(
+    model_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = tmp_path / "held.npy"
+    np.save(held, np.random.default_rng(5).normal(size=(200, 2)))
+    argv = [
+        "evaluate",
+        str(model_run),
+        "--test",
+        str(held),
+        "--seed",
+        "1",
+        "--metrics",
+        "copies",
+        "authenticity",
+        "--json",
+    ]
+    assert main(argv) == 0
+    own = document(capsys)["evaluation"]["metrics"]
+    assert own["copies"]["value"] == 0.0 and own["authenticity"]["value"] > 0.25
+    assert main([*argv, "--generator", "nearest"]) == 0
+    assert document(capsys)["evaluation"]["metrics"]["copies"]["value"] == 1.0
+    assert main(["plot", str(model_run), "--out", str(tmp_path / "pictures"), "--json"]) == 0
+    assert len(document(capsys)["pictures"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["sample", "{model}", "--reg", "1"], "--generator entropic"),
+        (["sample", "{model}", "--generator", "icnn"], "otgan fit FILE --generator icnn"),
+        (["evaluate", "{plain}", "--test", "{held}", "--generator", "mlp"], "must be fitted"),
+        (["fit", "{held}", "--generator", "auto", "--p", "3", "--out", "{new}"], "for p = 2"),
+        (["fit", "{held}", "--generator", "local", "--max-iter", "0", "--out", "{new}"], "max_iter"),
+    ],
+)
+def test_bad_use_of_generators_is_2(
+    argv: list[str], said: str, run: Path, model_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"model": model_run, "plain": run, "held": tmp_path / "held.npy", "new": tmp_path / "new"}
+    np.save(paths["held"], np.random.default_rng(6).normal(size=(30, 2)))
+    assert main([part.format(**paths) for part in argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and said in err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "plot"])

@@ -106,23 +106,6 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def load_run(path: Path) -> Result:
-    """The result that `otgan fit` saved."""
-    import otgan.solvers.saving  # noqa: F401  registers the reader of results
-    from otgan.io import FormatError, load
-    from otgan.solvers import Result
-
-    try:
-        run = load(path)
-    except (FormatError, FileNotFoundError) as error:
-        raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
-    if not isinstance(run, Result):
-        raise UsageError(f"{path} holds a {type(run).__name__}, expected the Result that `otgan fit` writes.")
-    return run
-
-
 def certificate_table(certificate: Certificate, title: str) -> str:
     """A certificate under its title."""
     return f"{title}\n" + "\n".join(f"  {line}" for line in certificate.table().splitlines())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from otgan.cli.common import OK, Common, Run, UsageError, certificate_table, load_run, note, optional, say, say_json
+from otgan.cli.common import OK, Common, Run, UsageError, certificate_table, note, optional, say, say_json
+from otgan.cli.runs import Kind, SavedRun, load_run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otgan.metrics import Evaluation
-    from otgan.solvers import Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +46,8 @@ class Evaluate(Common):
     """Which array of .npz files holds the points."""
     n_new: Annotated[int | None, optional("COUNT")] = None
     """New points to draw; as many as held-out ones when left out."""
-    generator: Literal["entropic", "nearest"] = "entropic"
-    """How a draw of the source becomes a new point, see `otgan sample`."""
+    generator: Annotated[Kind | None, optional("NAME")] = None
+    """How a draw of the source becomes a new point, see `otgan sample`; the run's own when left out."""
     metrics: Annotated[tuple[str, ...], optional("NAME ...")] = ()
     """Which metrics; all when left out. A wrong name lists them."""
 
@@ -71,32 +71,29 @@ class Evaluate(Common):
         seed = self.seed if self.seed is not None else secrets.randbits(31)
         # Held-out points first: a file that cannot be read should not cost the time of a certificate.
         measured = self._measure(saved, seed) if self.test is not None else None
-        certificate = certify(saved.potential, saved.source, self.n_samples, seed=seed)
+        potential, source = saved.result.potential, saved.result.source
+        certificate = certify(potential, source, self.n_samples, seed=seed)
         if self.json:
             report: dict[str, Any] = {"run": self.run_, "seed": seed, "certificate": certificate.to_dict()}
             say_json(report | ({"evaluation": measured.to_dict()} if measured is not None else {}))
         else:
-            what = f"{saved.source!r} to {saved.potential.n:,} points"
+            what = f"{source!r} to {potential.n:,} points"
             say(certificate_table(certificate, f"{self.run_}: {what}, seed {seed}"))
             if measured is not None:
                 say()
                 say(measured.table())
         return OK
 
-    def _measure(self, saved: Result, seed: int) -> Evaluation:
-        from otgan.generators.entropic import entropic_reg
+    def _measure(self, saved: SavedRun, seed: int) -> Evaluation:
         from otgan.metrics import evaluate
 
-        u = saved.potential
+        u = saved.result.potential
         test = self._read(self.test, u.dim)
         train = self._read(self.train, u.dim) if self.train is not None else u.points.cpu().numpy()
         if self.samples is not None:
             new = self._read(self.samples, u.dim)
         else:
-            x = saved.source.sample(self.n_new or len(test), seed=seed, dtype=u.points.dtype)
-            nearest = self.generator == "nearest"
-            drawn = u.transport(x) if nearest else u.smooth_transport(x, entropic_reg(u, saved.source))
-            new = drawn.cpu().numpy()
+            new = saved.draw(self.n_new or len(test), seed, self.generator).points
         try:
             return evaluate(new, test, train=train, names=self.metrics or None, seed=seed)
         except ValueError as error:  # an unknown metric, or points that a metric cannot take

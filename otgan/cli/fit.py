@@ -24,9 +24,11 @@ from otgan.cli.common import (
     writable_folder,
 )
 from otgan.cli.images import ImageFlags, fit_images, wants_images
+from otgan.cli.runs import Kind, SavedRun, own_kind
 
 if TYPE_CHECKING:
     from otgan.datasets import PointFile
+    from otgan.generators import OTGAN
     from otgan.measures import DiscreteMeasure, Source
     from otgan.solvers import Result
 
@@ -37,9 +39,11 @@ class Fit(ImageFlags, Common):
 
     The points are the rows of FILE: .npy, .npz, or text (.csv, .tsv, .txt). The source is a
     standard one in their dimension: its place and size do not change which mass goes where.
-    Ctrl-C saves the best so far.
+    With --generator a generator is fitted as well: auto compares some on points held out, see
+    `otgan sample` for the others. Ctrl-C saves the best so far.
 
       otgan fit points.csv
+      otgan fit points.csv --generator auto
       otgan fit codes.npz --key train --source ball --out runs/codes --plots
 
     With --latent FILE holds images: a folder of pictures (a subfolder for each class), an IDX
@@ -54,6 +58,8 @@ class Fit(ImageFlags, Common):
     """Folder of the solution; runs/NAME-OF-FILE when left out."""
     source: Literal["gaussian", "cube", "ball"] = "gaussian"
     """Standard normal, uniform on [0,1]^d, or uniform on the unit ball."""
+    generator: Annotated[Literal["auto"] | Kind | None, optional("NAME")] = None
+    """auto, local, icnn, mlp, entropic, extension or nearest; the solution alone when left out."""
     method: str = "auto"
     """Solver; auto picks one and says why."""
     p: float = 2.0
@@ -88,8 +94,6 @@ class Fit(ImageFlags, Common):
         if wants_images(self):
             return fit_images(self)
         from otgan.datasets import read_points
-        from otgan.report import provenance
-        from otgan.solvers import solve
 
         given = read_points(self.file, self.key)
         for remark in given.notes:
@@ -101,30 +105,67 @@ class Fit(ImageFlags, Common):
             raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
         merged = "" if target.n == target.n_given else f" ({target.n_given - target.n:,} duplicates merged)"
         note(f"{given.path}: {target.n:,} points in dimension {target.dim}{merged}. Source: {source!r}.")
+        if self.generator is not None and self.p != 2.0:
+            raise UsageError(f"--generator is for p = 2, got --p {self.p:g}; leave one of them out.")
         try:
-            result = solve(
-                source,
-                target,
-                self.method,
-                p=self.p,
-                tol=self.tol,
-                seed=self.seed,
-                max_time=self.max_time,
-                max_iter=self.max_iter,
-                progress=self.progress and sys.stderr.isatty(),
-                checkpoint=self.checkpoint,
-            )
+            fitted = self._solved(source, target) if self.generator is None else self._fitted(source, target)
         except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
             raise UsageError(str(error)) from error
-        result.save(folder)
+        return self._saved(fitted, folder)
+
+    def _solved(self, source: Source, target: DiscreteMeasure) -> SavedRun:
+        """The solution alone."""
+        from otgan.solvers import solve
+
+        result = solve(
+            source,
+            target,
+            self.method,
+            p=self.p,
+            tol=self.tol,
+            seed=self.seed,
+            max_time=self.max_time,
+            max_iter=self.max_iter,
+            progress=self.progress and sys.stderr.isatty(),
+            checkpoint=self.checkpoint,
+        )
+        return SavedRun(result)
+
+    def _fitted(self, source: Source, target: DiscreteMeasure) -> SavedRun:
+        """The solution and a generator."""
+        from otgan._checks import as_count
+        from otgan.generators import OTGAN
+
+        model = OTGAN(
+            source,
+            self.generator or "auto",
+            method=self.method,
+            tol=self.tol,
+            seed=self.seed,
+            solver={} if self.max_iter is None else {"max_iter": as_count(self.max_iter, "max_iter", 1)},
+        )
+        progress = self.progress and sys.stderr.isatty()
+        model.fit(target, max_time=self.max_time, progress=progress, checkpoint=self.checkpoint)
+        return SavedRun(model.result, model)
+
+    def _saved(self, fitted: SavedRun, folder: Path) -> int:
+        """Save and report; returns the exit code."""
+        from otgan.report import provenance
+
+        result, model = fitted.result, fitted.model
+        (result if model is None else model).save(folder)
         provenance.write(folder, "fit", self, [path for path in (self.file, self.weights) if path is not None])
         pictures = save_pictures(result, folder) if self.plots and result.status != "interrupted" else []
         if self.json:
-            say_json(describe(result) | {"run": folder, "pictures": pictures})
+            generator = {} if model is None else {"generator": describe_generator(model)}
+            say_json(describe(result) | generator | {"run": folder, "pictures": pictures})
         else:
             say(result.summary())
+            if model is not None:
+                say(generator_line(model))
             say(f"Saved in {folder}. Next: otgan sample {folder}")
-        if result.status == "interrupted":
+        report = getattr(model.generator, "report", None) if model is not None else None
+        if result.status == "interrupted" or (report is not None and report.status == "interrupted"):
             return INTERRUPTED
         return OK if result.converged else NOT_CONVERGED
 
@@ -149,6 +190,22 @@ class Fit(ImageFlags, Common):
         if self.source == "gaussian":
             return Gaussian(dim)
         return UniformBox(dim=dim) if self.source == "cube" else UniformBall(dim)
+
+
+def describe_generator(model: OTGAN) -> dict[str, Any]:
+    """Which generator a model holds, and the scores of those that "auto" compared, in plain numbers."""
+    settings = {
+        name: getattr(model.generator, name) for name in ("reg", "neighbours") if hasattr(model.generator, name)
+    }
+    scores = {name: {**score._asdict(), "total": score.total} for name, score in model.scores.items()}
+    return {"name": own_kind(model), **settings, "scores": scores}
+
+
+def generator_line(model: OTGAN) -> str:
+    """The same in words."""
+    scores = ", ".join(f"{name} {score.total:.3f}" for name, score in model.scores.items())
+    compared = f" (scores on points held out, 0 is best: {scores})" if scores else ""
+    return f"Generator: {own_kind(model)}{compared}."
 
 
 def describe(result: Result) -> dict[str, Any]:

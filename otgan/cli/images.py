@@ -222,7 +222,7 @@ def sample_images(command: Sample) -> int:
     from otgan.io import load
     from otgan.latent import LatentOTGAN
 
-    if command.reg is not None or command.generator == "nearest":
+    if command.reg is not None or command.generator is not None:
         raise UsageError("Images are drawn by the generator that was fitted; leave out --generator and --reg.")
     if command.out == "-":
         raise UsageError("--out - prints points; images need a file, .npy or .png.")

@@ -14,7 +14,6 @@ from otgan.cli.common import (
     Common,
     Run,
     UsageError,
-    load_run,
     note,
     optional,
     pictures_of,
@@ -23,6 +22,7 @@ from otgan.cli.common import (
     say_json,
     writable_folder,
 )
+from otgan.cli.runs import load_run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Plot(Common):
             raise UsageError(f"--out {self.out} is one file: choose one picture with --what, or name a folder.")
         if self.what != "all" and self.out is not None and suffix not in PICTURE_SUFFIXES:
             raise UsageError(f"--out must end in one of {', '.join(PICTURE_SUFFIXES)}, got {self.out}.")
-        saved = load_run(self.run_)
+        saved = load_run(self.run_).result
         if self.what == "all":
             folder = self.out if self.out is not None else self.run_
             wanted = {name: folder / f"{name}.png" for name, *_ in pictures_of(saved)}

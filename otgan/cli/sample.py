@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from otgan.cli.common import OK, Common, Run, UsageError, load_run, note, optional, say, say_json, writable_folder
+from otgan.cli.common import OK, Common, Run, UsageError, note, optional, say, say_json, writable_folder
 from otgan.cli.images import SampleFlags, holds_images, sample_images
+from otgan.cli.runs import Kind, load_run
 
 _SUFFIXES = (".npy", ".csv")
 
@@ -19,10 +20,13 @@ _SUFFIXES = (".npy", ".csv")
 class Sample(SampleFlags, Common):
     """Draw points from a saved solution.
 
-    The entropic generator makes new points, barycentres of neighbouring targets; nearest is the
-    optimal transport map itself, which returns points of the training set.
+    A run that was fitted with --generator draws with it, any other one with the entropic map:
+    barycentres of neighbouring targets. local stretches each cell over the neighbourhood of its
+    target, extension stays between modes that touch, nearest is the optimal transport map itself,
+    which returns points of the training set.
 
       otgan sample runs/points -n 1000
+      otgan sample runs/points -n 1000 --generator local
       otgan sample runs/points -n 5 --generator nearest --out -
 
     Of images it writes samples.npy and a grid of the first hundred, samples.png, into RUN.
@@ -36,8 +40,8 @@ class Sample(SampleFlags, Common):
     """How many points."""
     seed: int = 0
     """Of the draw: the same seed gives the same points."""
-    generator: Literal["entropic", "nearest"] = "entropic"
-    """How a draw of the source becomes a point."""
+    generator: Annotated[Kind | None, optional("NAME")] = None
+    """local, entropic, extension or nearest, or the network that was fitted; the run's own when left out."""
     reg: Annotated[float | None, optional("NUMBER")] = None
     """Smoothing of the entropic generator; by a rule in n^(-1/2) when left out."""
     out: Annotated[str | None, optional("PATH")] = None
@@ -49,8 +53,8 @@ class Sample(SampleFlags, Common):
             raise UsageError(f"-n must be at least 1, got {self.n}.")
         if self.seed < 0:
             raise UsageError(f"--seed must be at least 0, got {self.seed}.")
-        if self.reg is not None and self.generator != "entropic":
-            raise UsageError("--reg smooths the entropic generator; leave it out with --generator nearest.")
+        if self.reg is not None and self.generator not in (None, "entropic"):
+            raise UsageError(f"--reg smooths the entropic generator; leave it out with --generator {self.generator}.")
         if self.reg is not None and not 0.0 < self.reg < float("inf"):
             raise UsageError(f"--reg must be a finite number > 0, got {self.reg:g}.")
         if holds_images(self.run_):
@@ -67,16 +71,8 @@ class Sample(SampleFlags, Common):
             writable_folder(path.parent)
         import numpy as np
 
-        from otgan.generators.entropic import entropic_reg
-
-        u, source = saved.potential, saved.source
-        x = source.sample(self.n, seed=self.seed, dtype=u.points.dtype)
-        reg = None
-        if self.generator == "entropic":
-            reg = self.reg if self.reg is not None else entropic_reg(u, source)
-            points = u.smooth_transport(x, reg).cpu().numpy()
-        else:
-            points = u.transport(x).cpu().numpy()
+        drawn = saved.draw(self.n, self.seed, self.generator, self.reg)
+        points, dim = drawn.points, drawn.points.shape[1]
         try:
             if path is None:
                 np.savetxt(sys.stdout, points, delimiter=",", fmt="%.9g")
@@ -89,12 +85,11 @@ class Sample(SampleFlags, Common):
             raise
         except OSError as error:
             raise UsageError(f"Cannot write {path}: {error.strerror or error}.") from None
-        how = f"entropic map, reg = {reg:.4g}" if reg is not None else "transport map: points of the training set"
         if self.json:
-            settings = {"generator": self.generator, "reg": reg, "seed": self.seed}
-            say_json({"out": path, "n_samples": self.n, "dim": u.dim, **settings})
+            settings = {"generator": drawn.generator, "reg": drawn.reg, "seed": self.seed}
+            say_json({"out": path, "n_samples": self.n, "dim": dim, **settings})
         elif path is None:
-            note(f"{self.n:,} points by the {how}.")
+            note(f"{self.n:,} points by the {drawn.how}.")
         else:
-            say(f"{self.n:,} points of dimension {u.dim} in {path} ({how}).")
+            say(f"{self.n:,} points of dimension {dim} in {path} ({drawn.how}).")
         return OK

@@ -6,8 +6,9 @@ from otgan.generators.entropic import entropic_reg
 from otgan.generators.extension import ExtensionGenerator
 from otgan.generators.fit import fit_generator
 from otgan.generators.generator import EntropicGenerator, FitReport, Generator, NearestGenerator, NetworkGenerator
+from otgan.generators.local import LocalGenerator
 from otgan.generators.model import OTGAN, Distance
-from otgan.generators.selection import Score, held_out_score
+from otgan.generators.selection import Judge, Score, held_out_score
 
 __all__ = [
     "OTGAN",
@@ -17,6 +18,8 @@ __all__ = [
     "Facets",
     "FitReport",
     "Generator",
+    "Judge",
+    "LocalGenerator",
     "NearestGenerator",
     "NetworkGenerator",
     "SingularFacets",

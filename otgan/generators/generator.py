@@ -13,7 +13,7 @@ from otgan import io
 from otgan._checks import as_count, as_points, as_positive
 from otgan.generators.entropic import entropic_reg
 from otgan.generators.networks import ICNN, Conjugate, ConvexNetwork, Coordinates, ResidualMLP, conjugate
-from otgan.generators.selection import SAMPLES, Score, candidate_regs, held_out_score
+from otgan.generators.selection import SAMPLES, Judge, Score, candidate_regs
 from otgan.measures.saving import pack_source, unpack_source
 from otgan.potential import BrenierPotential
 
@@ -141,11 +141,11 @@ class EntropicGenerator(Generator):
         if not tried:
             raise ValueError("regs is empty; name at least one regularisation, or leave it out.")
         count, scores = as_count(samples, "samples", 2), {}
+        judge = Judge(y, potential.points, potential.weights)
 
         def best(among: Sequence[float]) -> float:
             for reg in among:
-                new = cls(potential, source, reg).sample(count, seed)
-                scores[reg] = held_out_score(new, y, potential.points)
+                scores[reg] = judge(cls(potential, source, reg).sample(count, seed))
             return min(scores, key=lambda reg: scores[reg].total)
 
         reg = best(tried)

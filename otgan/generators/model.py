@@ -10,21 +10,14 @@ from torch import Tensor, nn
 
 from otgan import io, kernels
 from otgan._checks import as_count, as_points, as_positive
+from otgan.generators._choice import choose
 from otgan.generators._pairs import enough_pairs, pairs_wanted
 from otgan.generators._recorder import Recorder
 from otgan.generators.extension import ExtensionGenerator
 from otgan.generators.fit import fit_generator
 from otgan.generators.generator import EntropicGenerator, Generator, NearestGenerator, unpack_generator
-from otgan.generators.selection import (
-    SAMPLES,
-    VALIDATION,
-    Score,
-    drawn,
-    held_out_score,
-    noise_floor,
-    split_targets,
-    without,
-)
+from otgan.generators.local import LocalGenerator
+from otgan.generators.selection import Score
 from otgan.measures import DiscreteMeasure, Gaussian, Source
 from otgan.potential import BrenierPotential
 from otgan.solvers import Result, solve
@@ -40,7 +33,7 @@ if TYPE_CHECKING:
     from otgan.certificate import Certificate
     from otgan.solvers.base import Solver
 
-GENERATORS = ("auto", "icnn", "mlp", "entropic", "extension", "nearest")
+GENERATORS = ("auto", "local", "icnn", "mlp", "entropic", "extension", "nearest")
 """Names that ``generator=`` knows; a torch module (m, d) -> (m, d) is fitted like "mlp"."""
 
 _NETWORKS = ("auto", "icnn", "mlp")  # these may need pairs
@@ -77,23 +70,24 @@ class OTGAN:
 
     Args:
         source: mu; a standard Gaussian of the data's dimension when left out.
-        generator: "icnn" (gradient of a convex network), "mlp", "entropic" (smoothed map), "extension" (barycentres of
-            neighbouring targets, none across singular facets), "nearest" (T_h itself, which copies the data), a torch
-            module (m, d) -> (m, d), or "auto": see below.
+        generator: "local" (each cell stretched over the neighbourhood of its target), "icnn" (gradient of a convex
+            network), "mlp", "entropic" (smoothed map), "extension" (barycentres of neighbouring targets, none across
+            singular facets), "nearest" (T_h itself, which copies the data), a torch module (m, d) -> (m, d), or "auto":
+            see below.
         method: solver, as for :func:`otgan.solve`.
         tol: of the solve; 0.05 in chi2 for sampling solvers when left out.
         seed: of everything random.
         solver: further settings of the solver.
         fit: further settings of the fit, as for :func:`otgan.generators.fit_generator`; ``{"reg": eps}`` for
-            "entropic", those of :class:`otgan.generators.ExtensionGenerator` for "extension".
+            "entropic", ``{"neighbours": k}`` for "local", those of :class:`otgan.generators.ExtensionGenerator` for
+            "extension".
 
-    "auto" chooses between the entropic map, its regularisation chosen likewise, and the convex network, by the
-    :class:`otgan.generators.Score` on a tenth of the data (2,048 points at most) that the compared generators do not
-    see: the entropic maps are compared with these targets switched off, the network is fitted to the cells of the
-    others. The network is not fitted where the entropic map's score is no worse than that of one half of these points
-    against the other. What is returned uses all targets, apart from the network's fit. Neither can be left out: a
-    continuous network fails between separate modes, the entropic map is coarser on smooth ones. With fewer than 200
-    targets there is no choice: it is the entropic map by the rule.
+    "auto" chooses between local maps, the entropic map (neighbours and regularisation chosen likewise) and the convex
+    network, by the :class:`otgan.generators.Score` on a tenth of the data (2,048 points at most) that the compared
+    generators do not see: the first two are compared with these targets switched off, the network is fitted to the
+    cells of the others. The network is not fitted where a score is no worse than that of one half of these points
+    against the other. What is returned uses all targets, apart from the network's fit. With fewer than 200 targets
+    there is no choice: it is the entropic map by the rule.
 
     Attributes:
         result: of the solve, with its certificate; set by :meth:`fit`.
@@ -213,38 +207,12 @@ class OTGAN:
             return EntropicGenerator(potential, source, self.settings.get("reg"))
         if self.kind == "extension":
             return ExtensionGenerator(potential, source, **{"seed": self.seed, **self.settings})
+        if self.kind == "local":
+            return LocalGenerator(potential, source, **{"seed": self.seed, **self.settings})
         if self.kind == "auto":
-            return self._chosen(potential, source, settings, more)
+            generator, self.scores = choose(potential, source, settings, more)
+            return generator
         return fit_generator(potential, source, self.kind, **settings, **more)
-
-    def _chosen(
-        self, potential: BrenierPotential, source: Source, settings: dict[str, Any], more: dict[str, Any]
-    ) -> Generator:
-        """The better of entropic map and convex network on targets that both were not shown."""
-        self.scores = {}
-        fraction = settings.pop("validation", VALIDATION)
-        aside = split_targets(potential.n, settings["seed"], fraction)
-        if aside is None:
-            return EntropicGenerator(potential, source)
-        others = without(potential, aside)
-        held_out = drawn(potential.points[aside], potential.weights[aside], self.seed)
-        clock = Stopwatch()
-        try:
-            entropic = EntropicGenerator.select(others, source, held_out, seed=self.seed)
-        except KeyboardInterrupt:
-            return EntropicGenerator(potential, source)
-        self.scores["entropic"] = entropic.scores[entropic.reg]
-        smooth = EntropicGenerator(potential, source, entropic.reg)
-        smooth.scores = entropic.scores
-        if self.scores["entropic"].total <= noise_floor(held_out, others.points, self.seed):
-            return smooth
-        settings["validation"] = (len(aside) + 0.5) / potential.n  # the same targets, as the seed is
-        if settings["max_time"] is not None:
-            settings["max_time"] = max(settings["max_time"] - clock.seconds, 0.1 * settings["max_time"])
-        network = fit_generator(potential, source, "icnn", **settings, **more)
-        new = network.sample(SAMPLES, self.seed).to(held_out)
-        self.scores["icnn"] = held_out_score(new, held_out, others.points)
-        return network if self.scores["icnn"].total < self.scores["entropic"].total else smooth
 
     # ----------------------------------------------------------- what it is
 
@@ -332,7 +300,12 @@ def unpack_model(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
         return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
     result = unpack_result(config["result"], under("result."))
-    names = {"NearestGenerator": "nearest", "EntropicGenerator": "entropic", "ExtensionGenerator": "extension"}
+    names = {
+        "NearestGenerator": "nearest",
+        "EntropicGenerator": "entropic",
+        "ExtensionGenerator": "extension",
+        "LocalGenerator": "local",
+    }
     generator = unpack_generator(config["kind"], config["generator"], under("generator."))
     network = {"ICNN": "icnn", "ResidualMLP": "mlp"}.get(config["generator"].get("network", ""), "icnn")
     model = OTGAN(result.source, names.get(config["kind"], network), method=result.method, **config["settings"])
@@ -346,7 +319,11 @@ def _known_settings(kind: str | nn.Module, settings: dict[str, Any]) -> dict[str
     if isinstance(kind, nn.Module) or kind in _NETWORKS:
         known = set(signature(fit_generator).parameters) - _OWN
     else:
-        own = {"entropic": {"reg"}, "extension": {"neighbours", "threshold", "samples", "seed"}}
+        own = {
+            "entropic": {"reg"},
+            "local": {"neighbours", "samples", "seed"},
+            "extension": {"neighbours", "threshold", "samples", "seed"},
+        }
         known = own.get(kind, set())
     unknown = sorted(set(settings) - known)
     if unknown:

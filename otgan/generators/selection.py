@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from otgan import kernels
+from otgan.generators._affinities import nearest_others
 from otgan.potential import BrenierPotential
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otgan.measures import Source
 
 SAMPLES = 8192  # of a candidate: their noise is then small beside that of the held-out points
@@ -19,16 +22,19 @@ _FEWEST, _MOST = 20, 2048
 _PROBES = 1024
 _MOST_REGS = 32
 _TAIL, _STRAY = 0.01, 3.0
+_SPACED = 4
 
 
 class Score(NamedTuple):
     """Distances between the laws of samples and of held-out points; without unit, each between 0 and 1, 0 is best.
 
     Attributes:
-        reach: Kolmogorov-Smirnov distance of the laws of the distance to the nearest training point. Copies are too
-            near, means of points of different modes too far: either shows, and cannot make up for the other.
-        stray: share of samples farther from the training points than all but 1 % of the held-out ones, less that 1 %:
-            what lies between modes, which ``reach`` does not see while it is larger elsewhere.
+        reach: Kolmogorov-Smirnov distance of the laws of the distance to the nearest training point, in units of that
+            point's spacing: its mean distance to the four training points nearest to it. Copies are too near, means of
+            points of different modes too far: either shows, and cannot make up for the other. Without the unit, too
+            near where points are dense and too far where they are sparse would look right together.
+        stray: share of samples farther from the training points, in this unit, than all but 1 % of the held-out ones,
+            less that 1 %: what lies between modes.
         law: root of the energy coefficient ``D^2 / (2 E|X - Y|)`` (Szekely, Rizzo 2013), unbiased D^2 cut at 0: missing
             mass, lost variance.
     """
@@ -43,14 +49,52 @@ class Score(NamedTuple):
         return self.reach + _STRAY * self.stray + self.law
 
 
+class Judge:
+    """Scores of samples against the same held-out points, given the training points.
+
+    How far a new point is from the nearest training point is known from more than the held-out points: each training
+    point is held out from the others, so that with weights all equal its distance to the nearest of them has the same
+    law. The distances of both make the reference of ``reach`` and ``stray``.
+
+    Args:
+        held_out: (k, d).
+        train: (n, d).
+        weights: of the training points, shape (n,); uniform when left out.
+    """
+
+    def __init__(self, held_out: Tensor, train: Tensor, weights: Tensor | None = None) -> None:
+        self._centre = train.double().mean(dim=0)
+        self._train = self._inputs(train)
+        self._held_out = self._inputs(held_out)[:_MOST]
+        self._within = _within(self._held_out)
+        self._spacing, own = _spacing(self._train)
+        reach = self._reach(self._inputs(held_out))
+        if weights is None or _equal(weights):
+            reach = torch.cat([reach, own])
+        self._reference = reach.sort().values
+
+    def __call__(self, samples: Tensor) -> Score:
+        """Score of samples (m, d)."""
+        x = self._inputs(samples)
+        reach = self._reach(x)
+        limit = self._reference[int((1.0 - _TAIL) * (len(self._reference) - 1))]
+        beyond = float((reach > limit).double().mean())
+        cross = float(torch.cdist(x[:_MOST], self._held_out).mean())
+        law = 1.0 - (_within(x[:_MOST]) + self._within) / (2.0 * cross) if cross > 0.0 else 0.0
+        return Score(_kolmogorov(reach, self._reference), max(beyond - _TAIL, 0.0), min(max(law, 0.0), 1.0) ** 0.5)
+
+    def _inputs(self, points: Tensor) -> Tensor:
+        return points.to(self._centre) - self._centre
+
+    def _reach(self, x: Tensor) -> Tensor:
+        """Distance of each x to its nearest training point over that point's spacing, shape (m,)."""
+        index = kernels.assign(x, self._train, -0.5 * self._train.square().sum(dim=1)).index
+        return _over((x - self._train[index]).norm(dim=1), self._spacing[index])
+
+
 def held_out_score(samples: Tensor, held_out: Tensor, train: Tensor) -> Score:
-    """Score of samples (m, d) against held-out points (k, d), given the training points (n, d)."""
-    centre = train.double().mean(dim=0)
-    x, y, t = (points.to(centre) - centre for points in (samples, held_out, train))
-    ours, theirs = _reach(x, t), _reach(y, t)
-    beyond = float((ours > theirs.quantile(1.0 - _TAIL)).double().mean())
-    law = _coefficient(x[:_MOST], y[:_MOST]) ** 0.5
-    return Score(_kolmogorov(ours, theirs), max(beyond - _TAIL, 0.0), law)
+    """Score of samples (m, d) against held-out points (k, d), given the training points (n, d); see :class:`Judge`."""
+    return Judge(held_out, train)(samples)
 
 
 def noise_floor(held_out: Tensor, train: Tensor, seed: int = 0) -> float:
@@ -63,7 +107,7 @@ def noise_floor(held_out: Tensor, train: Tensor, seed: int = 0) -> float:
     for _ in range(5):
         order = torch.randperm(len(held_out), generator=stream).to(held_out.device)
         a, b = held_out[order].tensor_split(2)
-        totals.append(held_out_score(a, b, train).total)
+        totals.append(Judge(b, train)(a).total)
     return sum(totals) / len(totals)
 
 
@@ -90,7 +134,7 @@ def without(potential: BrenierPotential, aside: Tensor) -> BrenierPotential:
 
 def drawn(points: Tensor, weights: Tensor, seed: int) -> Tensor:
     """The points themselves for equal weights, otherwise as many drawn with these weights."""
-    if float(weights.max()) <= 1.000001 * float(weights.min()):
+    if _equal(weights):
         return points
     stream = torch.Generator().manual_seed(seed)
     return points[torch.multinomial(weights.cpu(), len(points), True, generator=stream).to(points.device)]
@@ -112,10 +156,50 @@ def candidate_regs(potential: BrenierPotential, source: Source, rule: float, see
     return regs
 
 
-def _reach(x: Tensor, train: Tensor) -> Tensor:
-    """Distance of each x to its nearest training point, shape (m,)."""
-    index = kernels.assign(x, train, -0.5 * train.square().sum(dim=1)).index
-    return (x - train[index]).norm(dim=1)
+def climb(score: Callable[[float], Score], start: float, ratio: float, low: float, high: float) -> dict[float, Score]:
+    """Scores by value: of ``start``, of its multiples by ``ratio`` upwards, then downwards, while the total falls.
+
+    At last those of the two values between the best and its neighbours.
+    """
+    scores = {start: score(start)}
+
+    def best() -> float:
+        return min(scores, key=lambda value: scores[value].total)
+
+    for step in (ratio, 1.0 / ratio):
+        while low <= best() * step <= high and best() * step not in scores:
+            value = best() * step
+            scores[value] = score(value)
+    for value in (best() * ratio**0.5, best() / ratio**0.5):
+        if low <= value <= high:
+            scores[value] = score(value)
+    return dict(sorted(scores.items()))
+
+
+def _spacing(train: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean distance of each training point to the four nearest others; and its own reach from the others, both (n,).
+
+    Its reach is that of a held-out point: the spacing of its nearest neighbour is then one that it is no part of.
+    """
+    n = len(train)
+    if n < 3:
+        return torch.ones_like(train[:, 0]), train.new_empty(0)
+    near, square = nearest_others(train, min(_SPACED + 1, n - 1))
+    distance = square.sqrt()
+    first = near[:, 0]
+    others = near[first] != torch.arange(n, device=train.device)[:, None]
+    others &= others.cumsum(dim=1) <= min(_SPACED, n - 2)
+    without = (distance[first] * others).sum(dim=1) / others.sum(dim=1)
+    return distance[:, :_SPACED].mean(dim=1), _over(distance[:, 0], without)
+
+
+def _over(distance: Tensor, spacing: Tensor) -> Tensor:
+    """Their ratio, 0 where both are."""
+    return torch.where(distance > 0.0, distance / spacing, 0.0)
+
+
+def _equal(weights: Tensor) -> bool:
+    return float(weights.max()) <= 1.000001 * float(weights.min())
 
 
 def _kolmogorov(a: Tensor, b: Tensor) -> float:
@@ -126,8 +210,6 @@ def _kolmogorov(a: Tensor, b: Tensor) -> float:
     return float((left - torch.searchsorted(b, at, right=True).double() / len(b)).abs().max())
 
 
-def _coefficient(x: Tensor, y: Tensor) -> float:
-    """Energy coefficient of the laws of x and y, in [0, 1]."""
-    cross = float(torch.cdist(x, y).mean())
-    within = sum(float(torch.cdist(z, z).sum()) / max(len(z) * (len(z) - 1), 1) for z in (x, y))
-    return min(max(1.0 - within / (2.0 * cross), 0.0), 1.0) if cross > 0.0 else 0.0
+def _within(x: Tensor) -> float:
+    """``E |X - X'|`` of two different points."""
+    return float(torch.cdist(x, x).sum()) / max(len(x) * (len(x) - 1), 1)

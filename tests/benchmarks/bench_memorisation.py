@@ -2,11 +2,13 @@
 
 Problems: scikit-learn's digits (1,500 to learn from, 297 held out, 20 principal components), and with OTGAN_DATA those
 of MNIST (10,000 and 10,000, 32 components). One solve each, by ``OTGAN(generator="auto")``; the other generators are
-read off the same potential. As many points as are held out are drawn of each, 2,000 at most for W2.
+read off the same potential. As many points as are held out are drawn of each, 2,000 at most for P R D C and
+the W2 distances.
 
 C_T below -3 is copying, above 3 distance from the data; authenticity has the held-out points' value as its null. The
-"held-out" row is one half of the held-out points against the other, W2 that of as many training points. Variance is
-over that of the training points: means of targets lose some, which the first two numbers do not see.
+"held-out" row is one half of the held-out points against the other, the W2 distances those of as many training points.
+P R D C are precision, recall, density and coverage. Variance is over that of the training points: means of targets lose
+some, which C_T and authenticity do not see.
 """
 
 from __future__ import annotations
@@ -24,10 +26,20 @@ import otgan as og
 from otgan import metrics
 from otgan.datasets import data_folder, digits
 from otgan.demo import Codes
-from otgan.generators import EntropicGenerator, Generator, NearestGenerator, entropic_reg, fit_generator
+from otgan.generators import (
+    EntropicGenerator,
+    ExtensionGenerator,
+    Generator,
+    LocalGenerator,
+    NearestGenerator,
+    Score,
+    entropic_reg,
+    fit_generator,
+)
 
 Floats = NDArray[np.float64]
 _W2_POINTS = 2000
+NEIGHBOURS = (8.0, 16.0, 32.0)
 FACTORS = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
 
 
@@ -41,16 +53,26 @@ def split(images: Floats, n_train: int, n_test: int, dim: int, seed: int) -> tup
 
 def show(name: str, what: str, new: Floats, test: Floats, train: Floats, seconds: float | None) -> None:
     """One line of the table."""
-    size = min(len(new), len(test), _W2_POINTS)
-    copying = metrics.data_copying(new, test if what != "held-out" else test[len(test) // 2 :], train)
+    real = what == "held-out"
+    size = min(len(new), len(test) // 2 if real else len(test), _W2_POINTS)
+    beside = test[len(test) // 2 :] if real else test
+    copying = metrics.data_copying(new, beside, train)
+    near = metrics.prdc(new[:size], beside[:size])
     variance = new.var(axis=0).sum() / train.var(axis=0).sum()
-    distance = metrics.w2((train if what == "held-out" else new)[:size], test[:size])
+    drawn = (train if real else new)[: min(len(new), len(test), _W2_POINTS)]
+    sliced = metrics.sliced_w2(drawn, test[: len(drawn)]).value
+    distances = f"{sliced:.3g} | {metrics.w2(drawn, test[: len(drawn)]):.3f}"
     print(
         f"| {name} | {what} | {copying.value:.1f} | {metrics.authenticity(new, train):.3f} | "
-        f"{metrics.nearest_ratio(new, train):.3f} | {distance:.3f} | {variance:.2f} | "
-        f"{'' if seconds is None else f'{seconds:.1f}'} |",
+        f"{metrics.nearest_ratio(new, train):.3f} | {near.precision:.2f} {near.recall:.2f} {near.density:.2f} "
+        f"{near.coverage:.2f} | {distances} | {variance:.2f} | {'' if seconds is None else f'{seconds:.1f}'} |",
         flush=True,
     )
+
+
+def total(score: Score) -> float:
+    """What "auto" compares."""
+    return score.total
 
 
 def measure(name: str, train: Floats, test: Floats, steps: int, seed: int, skip: Sequence[str]) -> None:
@@ -61,11 +83,17 @@ def measure(name: str, train: Floats, test: Floats, steps: int, seed: int, skip:
     spent = time.perf_counter() - begun - model.result.seconds
     u, source = model.potential, model.result.source
     scores = ", ".join(f"{kind} {score.total:.3f}" for kind, score in model.scores.items())
+    chosen = next(kind for kind, score in model.scores.items() if score == min(model.scores.values(), key=total))
     reg = getattr(model.generator, "reg", None)
-    chosen = "network" if reg is None else f"entropic, {reg / entropic_reg(u, source, 1.0):.2g} n^(-1/2)"
-    print(f"| {name} | solve; scores: {scores} | | | | | | {model.result.seconds:.1f} |", flush=True)
+    if reg is not None:
+        chosen += f", {reg / entropic_reg(u, source, 1.0):.2g} n^(-1/2)"
+    elif isinstance(model.generator, LocalGenerator):
+        chosen += f", {model.generator.neighbours:.3g} neighbours"
+    print(f"| {name} | solve; scores: {scores} | | | | | | | | {model.result.seconds:.1f} |", flush=True)
     makers: dict[str, Callable[[], Generator]] = {
         "nearest": lambda: NearestGenerator(u, source),
+        "extension": lambda: ExtensionGenerator(u, source),
+        **{f"local, {k:g} neighbours": lambda k=k: LocalGenerator(u, source, k) for k in NEIGHBOURS},
         **{
             f"entropic, {f:g} n^(-1/2)": lambda f=f: EntropicGenerator(u, source, entropic_reg(u, source, f))
             for f in FACTORS
@@ -76,7 +104,7 @@ def measure(name: str, train: Floats, test: Floats, steps: int, seed: int, skip:
     new = model.sample(len(test), seed=seed + 1).double().numpy()
     show(name, f"auto ({chosen})", new, test, train, spent)
     for what, make in makers.items():
-        if what in skip or (what == "icnn" and reg is None):
+        if what.split(",")[0] in skip or (what == "icnn" and "icnn" in model.scores):
             continue
         begun = time.perf_counter()
         generator = make()
@@ -98,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     folder = None if data_folder() is None else data_folder() / "mnist"
     print(
-        "| problem | generator | C_T | authenticity | nearest ratio | W2 | variance | seconds |\n"
-        "|---|---|---|---|---|---|---|---|"
+        "| problem | generator | C_T | authenticity | nearest ratio | P R D C | sliced W2 | W2 | variance | seconds |\n"
+        "|---|---|---|---|---|---|---|---|---|---|"
     )
     for seed in range(args.seeds):
         if "digits" in args.problems:
