@@ -31,6 +31,7 @@ _ABOUT = """Generator and critic from one convex solve: semi-discrete optimal tr
 Start here:
   otgan demo                        learn handwritten digits, draw new ones
   otgan fit points.npy --out run    transport a Gaussian to your points
+  otgan fit pictures --latent 32    the same for images, in the codes of an autoencoder
   otgan sample run -n 1000          new points from what was learned
   otgan evaluate run                measure it again on fresh samples
   otgan report run                  all of it on one HTML page

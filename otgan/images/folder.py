@@ -138,10 +138,11 @@ def _grey_palette(image: Image) -> bool:
 
 def _opened(file: Path) -> Image:
     from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
 
     try:
         return pillow.open(file)
-    except pillow.UnidentifiedImageError:
+    except UnidentifiedImageError:
         empty = file.stat().st_size == 0
         what = "it is empty (0 bytes)" if empty else what_it_is(file)
         raise DataError(f"{file} is not a picture that can be read: {what}; repair it or take it away.") from None

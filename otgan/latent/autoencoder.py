@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _MOST_HELD_OUT = 2000
 _BLOCK = 1 << 12
+_STEPS, _FEWEST_STEPS, _EPOCHS = 10_000, 1000, 300
 
 
 class Autoencoder(nn.Module, Coder):
@@ -67,7 +68,7 @@ class Autoencoder(nn.Module, Coder):
         images: ImagesLike,
         *,
         held_out: float | ImagesLike = 0.05,
-        steps: int = 10_000,
+        steps: int | None = None,
         batch: int = 256,
         lr: float = 4e-3,
         penalty: float = 0.0,
@@ -89,7 +90,7 @@ class Autoencoder(nn.Module, Coder):
             images: see :func:`otgan.images.read`; or uint8 or reals in [0, 1] of shape (n, c, h, w), (n, h, w).
             held_out: their share that only measures, 2,000 at most; or other images; 0 holds none out, and returns the
                 last weights.
-            steps: of Adam.
+            steps: of Adam; 10,000 when left out, or 300 passes over the images (1,000 steps at least) if that is less.
             batch: images a step.
             lr: largest rate.
             penalty: weight of the codes' mean square.
@@ -125,13 +126,14 @@ class Autoencoder(nn.Module, Coder):
                 f"latent={self.latent} needs more than {self.latent} images to train on, got {len(train)}; lower it "
                 "or give more images."
             )
+        size = as_count(batch, "batch", 2)
         network = ConvCoder((c, h, w), self.latent, width=self.width, hidden=self.hidden, seed=self.seed)
         _standardise(network, train)
         where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
         self._network = network.to(where)
         settings = Settings(
-            steps=as_count(steps, "steps", 1),
-            batch=as_count(batch, "batch", 2),
+            steps=_default_steps(len(train), size) if steps is None else as_count(steps, "steps", 1),
+            batch=size,
             lr=as_positive(lr, "lr"),
             seed=self.seed,
             penalty=_not_negative(penalty, "penalty"),
@@ -199,7 +201,8 @@ class Autoencoder(nn.Module, Coder):
         """Images to train on, and held-out ones."""
         n = len(pixels)
         if not isinstance(held_out, (int, float)):
-            return pixels, as_images(held_out, tuple(pixels.shape[1:]))
+            _, c, h, w = pixels.shape
+            return pixels, as_images(held_out, (c, h, w))
         if not 0.0 <= held_out < 1.0:
             raise ValueError(f"held_out must be a share 0 <= share < 1, or images, got {held_out!r}.")
         count = min(round(n * held_out), _MOST_HELD_OUT)
@@ -298,6 +301,11 @@ def _standardise(network: ConvCoder, train: Tensor) -> None:
         raise DataError(f"All {len(train)} images are the same: there is nothing to learn.")
     network.mean.copy_(mean)
     network.deviation.fill_(variance**0.5)
+
+
+def _default_steps(n: int, batch: int) -> int:
+    """Few images are learned by heart in fewer steps."""
+    return min(_STEPS, max(_FEWEST_STEPS, _EPOCHS * n // batch))
 
 
 def _half(precision: str, device: torch.device) -> bool:

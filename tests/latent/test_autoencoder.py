@@ -217,6 +217,13 @@ def test_it_stops_when_held_out_images_do_not_gain() -> None:
     assert autoencoder.reconstruction_error(bars(50, seed=9)) == pytest.approx(min(errors), rel=1e-6)
 
 
+@pytest.mark.parametrize(("n", "steps"), [(100, 1000), (1600, 1875), (60_000, 10_000)])
+def test_few_images_have_fewer_steps(n: int, steps: int) -> None:
+    from otgan.latent.autoencoder import _default_steps
+
+    assert _default_steps(n, 256) == steps
+
+
 def test_nothing_held_out_returns_the_last() -> None:
     autoencoder = small().fit(IMAGES, held_out=0.0, **QUICK)
     assert autoencoder.report is not None
