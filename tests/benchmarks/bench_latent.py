@@ -99,6 +99,11 @@ class Judge:
         return float(self.probabilities(autoencoder.decode((codes + codes[other]) / 2)).max(dim=1).values.mean())
 
 
+def nearest(points: Tensor, codes: Tensor) -> Tensor:
+    """Distance of each point to the nearest code."""
+    return torch.cat([torch.cdist(block, codes).min(dim=1).values for block in points.split(250)])
+
+
 def linear_error(train: Images, test: Images, latent: int) -> float:
     """Error of as many principal components, cut to [0, 1]."""
     x, y = (images.floats().flatten(1) for images in (train, test))
@@ -163,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         scores = ", ".join(f"{name} {score.total:.3f}" for name, score in model.model.scores.items())
         print(
             f"of that the solve {result.seconds:.1f} s: chi2 {result.certificate.chi2:.4f}, "
-            f"{result.certificate.empty_cells} cells empty; {model.model.generator}; scores: {scores}",
+            f"{result.certificate.empty_cells} cells empty; {model.model.generator.extra_repr()}; scores: {scores}",
             flush=True,
         )
         clock = Clock()
@@ -171,6 +176,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{args.n_new} new images: {clock}", flush=True)
         sure = float(judge.probabilities(new).max(dim=1).values.mean())
         print(f"new images: Frechet distance {judge.distance(new):.3f}, sure of them {sure:.4f}", flush=True)
+        codes = autoencoder.encode(train)
+        usual = nearest(autoencoder.encode(test)[:1000], codes).median()
+        ours = nearest(model.codes(1000, seed=args.seed + 1).to(codes), codes)
+        print(
+            f"distance to the nearest training code: {float(ours.median()):.3f}, of test images {float(usual):.3f}; "
+            f"nearly copies (within a tenth of that) {100 * float((ours < 0.1 * usual).double().mean()):.0f} %",
+            flush=True,
+        )
         if args.save is not None:
             model.save(args.save)
 
