@@ -95,7 +95,8 @@ class Autoencoder(nn.Module, Coder):
             lr: largest rate.
             penalty: weight of the codes' mean square.
             whiten: weight of the distance of their covariance to the identity.
-            noise: s, in units of the codes' root mean square.
+            noise: s, in units of the codes' root mean square. On MNIST after 2.2 epochs the error was 0.00564, 0.00568
+                and 0.00710 for s = 0, 0.1 and 0.3 (``otgan bench latent --steps 500 --only-autoencoder``).
             averaging: share of the run over which weights are averaged, exponentially.
             patience: measurements (40 in a run) without improvement, after which training ends.
             max_time: seconds; the rate falls in time for it.
