@@ -237,11 +237,12 @@ class Run:
         while self.stream.drawn < self.budget:
             drawn = self.stream.drawn
             m = int(max(self.solver.growth * max(self.worth, stored), self.n / 2, _LEAST_BATCH))
-            if drawn < self.wanted:
-                m = min(m, self.wanted - drawn)
+            if drawn < self.wanted < drawn + 1.5 * m:  # no small batch is left over
+                m = self.wanted - drawn
             m = max(min(m, self.budget - drawn), 2)
             counts = self.stream.counts(m, self.h)
             estimate, stderr = chi2_estimate(torch.from_numpy(counts), torch.from_numpy(self.b))
+            stderr = max(stderr, math.sqrt(2.0 * (self.n - 1)) / m)  # that at chi2 = 0, where few samples show none
             if self.streamed == 0:
                 known = (self.n - 1) / max(estimate, 1e-12)
                 self.worth = float(min(max(known, 0.5 * stored), 2.0 * stored))

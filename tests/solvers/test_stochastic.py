@@ -68,6 +68,17 @@ def test_batches_estimate_chi2_without_bias():
     assert abs(last["chi2"] - result.certificate.chi2) < 4 * error
 
 
+@pytest.mark.parametrize("samples", [12.0, 12.9, 25.0])
+def test_no_estimate_is_believed_that_few_samples_gave(samples):
+    source, y = og.Gaussian(8), np.random.default_rng(0).normal(size=(400, 8))
+    result = solve(source, y, samples_per_target=samples, certify_samples=2000)
+    batches = [entry for entry in result.history if "batch" in entry]
+    assert batches and result.n_samples == int(samples * 400)
+    for entry in batches:
+        assert entry["chi2_stderr"] > 0.0 and abs(entry["chi2"]) < 0.2 + 4 * entry["chi2_stderr"]
+    assert abs(result.history[-1]["chi2"] - result.certificate.chi2) < 0.2 + 4 * result.history[-1]["chi2_stderr"]
+
+
 @pytest.mark.parametrize("tol", [0.1, 0.02])
 def test_tolerance_is_reached_with_few_samples(tol):
     source, y = og.Gaussian(6), clusters(400, 6, 0.5)
