@@ -35,6 +35,8 @@ MOVERS = 32
 BLOCK = 1 << 23
 #: Samples that a cell should get for its emptiness to mean something: chance e^-12.
 EXPECTED = 12.0
+#: Samples from which the stiffness of a cell is estimated.
+NEAREST = 4
 #: Lists without a proof that are looked up to see whether the others need it.
 PROBE = 1024
 
@@ -249,6 +251,26 @@ class Candidates:
         h = h.copy()
         h[who] += missing[start + np.minimum(quota, size) - 1]
         return h
+
+    def stiffness(self, h: Floats) -> Floats:
+        """How fast the hard mass of each target grows with its height, from the samples nearest to its facets, (n,).
+
+        ``k / (2 m r)``, r the k-th least difference of the two best scores among samples that have the target as one of
+        the two: the bandwidth is the cell's own, so that the thin cells of near copies are seen as stiff as they are.
+        """
+        first, second, where = self.best(h)
+        rival = self.base + h[self.index]
+        rival[self.index == where[:, None]] = -np.inf
+        other = self.index[np.arange(self.m), rival.argmax(axis=1)]
+        gap = np.tile(first - second, 2)
+        target = np.concatenate([where, other])
+        order = np.lexsort((gap, target))
+        start = np.searchsorted(target[order], np.arange(self.n + 1))
+        known = start[1:] - start[:-1] >= NEAREST
+        out = np.zeros(self.n)
+        last = gap[order[start[:-1][known] + NEAREST - 1]]
+        out[known] = NEAREST / (2.0 * self.m * np.maximum(last, 1e-300))
+        return out
 
     # ------------------------------------------------- scores in the lists
 

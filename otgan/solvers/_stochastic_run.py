@@ -37,6 +37,8 @@ _PATIENCE = 20.0  # times (n - 1) / tol samples, after which a run that does not
 _SLOW = 1.5  # times the statistical limit, above which heights are worth less than the samples they saw
 _WINDOW = 1.5  # chi2 is estimated from the batches since the samples were fewer by this factor
 _ROUGH = 0.25  # roughness of the Hessian from which on samples are better stored than streamed
+_FLIPPED = 6.0  # product of two errors in a row, in standard deviations, that shows a cell swing to and fro
+_STIFF = 4.0  # times the smoothed Hessian, above which the stiffness of a cell is not noise
 _FAINT = 1e-3  # probabilities that the Hessian of the streaming phase leaves out
 _SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
@@ -71,6 +73,8 @@ class Run:
         self.phase = "coarse"
         self.worth = 0.0  # t: independent samples that the heights are worth
         self.chi2, self.stderr, self.dead = math.inf, 0.0, True
+        self.error, self.calm = np.zeros(n), np.ones(n)  # of the latest batch in standard deviations; lost gain
+        self.stiff = np.zeros(n)
         self.seen: list[tuple[float, float, float, Floats]] = []  # batches: t, chi2, its error, counts
         self.n_iter = self.streamed = 0
         self.descent: Descent | None = None
@@ -193,7 +197,7 @@ class Run:
             )
             most = min(int(0.9 * self.wanted), self.room)
             if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < _ROUGH:
-                self.hessian = hessian
+                self.hessian, self.stiff = hessian, lists.stiffness(self.h)
                 return
             self.stream.draw(most - size)
             self.sizes.append(most)
@@ -222,7 +226,11 @@ class Run:
         self.best, self.settled, self.tried = math.inf, False, 0
 
     def streaming_phase(self) -> Status:
-        """Robbins-Monro with Newton's gain on fresh samples."""
+        """Robbins-Monro with Newton's gain on fresh samples.
+
+        Among near copies a cell is stiffer than the smoothed Hessian says, and swings between empty and twice its
+        weight: while its error changes its sign, its gain is halved (Kesten, Ann. Math. Statist. 29, 1958).
+        """
         hessian = self.hessian
         assert hessian is not None
         self.streaming_since = self.clock.seconds
@@ -233,6 +241,7 @@ class Run:
         damping = DAMPING * self.b / hessian.eps + few * typical
         # A cell that the stored samples hardly met would otherwise swing between empty and too large.
         damping += hessian.unseen(self.b, 0.5)
+        damping += np.maximum(self.stiff - _STIFF * hessian.diagonal, 0.0)
         reach = 2.0 * hessian.eps
         while self.stream.drawn < self.budget:
             drawn = self.stream.drawn
@@ -249,7 +258,11 @@ class Run:
             self.seen.append((self.worth, estimate, stderr, counts))
             self.streamed += m
             self.worth += m
-            step = (1.0 + few) * hessian.solve(self.b - counts / m, damping)
+            error = (self.b - counts / m) * np.sqrt(m / self.b)
+            self.calm[error * self.error < -_FLIPPED] *= 2.0
+            self.error = error
+            stiff = damping + (self.calm - 1.0) * (hessian.diagonal + damping)
+            step = (1.0 + few) * hessian.solve(self.b - counts / m, stiff)
             self.h = self.h + m / self.worth * bounded(step, reach)
             self.h -= self.b @ self.h
             self.n_iter += 1

@@ -19,6 +19,7 @@ _PLAIN = (
     *("phase", "worth", "chi2", "stderr", "dead", "n_iter", "streamed", "sizes", "stage", "history"),
     *("best", "settled", "tried"),
 )
+_ARRAYS = ("h", "kept", "error", "calm", "stiff")
 
 
 def save(run: Run) -> None:
@@ -26,7 +27,7 @@ def save(run: Run) -> None:
     if run.problem.checkpoint is None or run.phase == "coarse":
         return
     state = {name: getattr(run, name) for name in _PLAIN} | {"seconds": run.clock.seconds}
-    arrays = {"h": run.h, "kept": run.kept}
+    arrays = {name: getattr(run, name) for name in _ARRAYS}
     settings, more = run.stream.state()
     state["stream"], arrays = settings, arrays | more
     state["seen"] = [list(entry[:3]) for entry in run.seen]
@@ -55,7 +56,8 @@ def restore(run: Run) -> None:
     for entry in run.history:  # JSON has no infinity
         entry["chi2"] = math.inf if entry["chi2"] is None else entry["chi2"]
     run.clock.earlier = state["seconds"]
-    run.h, run.kept = arrays["h"], arrays["kept"]
+    for name in _ARRAYS:
+        setattr(run, name, arrays[name])
     run.seen = [(*numbers, counts) for numbers, counts in zip(state["seen"], arrays["seen"], strict=True)]
     draws = [run.sizes[1], *np.diff(run.sizes[1:]).tolist()] if run.phase == "stored" else []
     run.stream.restore(state["stream"], arrays, draws)

@@ -346,6 +346,29 @@ def test_starved_targets_are_filled_up_to_their_weight():
     np.testing.assert_allclose(lists.masses(filled)[[1, 7]], 1 / 50, atol=2 / 4000)
 
 
+@pytest.mark.parametrize("apart", [1e-2, 1e-3])
+def test_near_copies_keep_cells_of_their_own(apart):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(600, 8))
+    y[:60] = y[60:120] + apart * rng.normal(size=(60, 8))
+    result = solve(og.Gaussian(8), y, samples_per_target=60, certify_samples=2000)
+    ratio, stderr, empty = inefficiency(result)
+    assert empty == 0
+    assert ratio < 2.0 + 2 * stderr
+
+
+def test_stiffness_of_cells_on_the_line(monkeypatch):
+    monkeypatch.setattr("otgan.solvers._candidates.NEAREST", 400)
+    x = torch.linspace(0, 1, 100_001)[:, None].float()
+    y = torch.tensor([[0.0], [0.1], [1.0]])
+    edges = np.array([0.3, 0.6])
+    h = np.array([0.0, -0.1 * edges[0], -0.1 * edges[0] - 0.9 * edges[1]])
+    lists = Candidates(x, Scores(y), 3, lambda: None)
+    lists.refresh(h, 0.0)
+    # An edge moves by 1 / |y_i - y_j| for a unit of height, and the cell in the middle has two.
+    np.testing.assert_allclose(lists.stiffness(h), [1 / 0.1, 1 / 0.1 + 1 / 0.9, 1 / 0.9], rtol=0.02)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 100, 1001])
 def test_hierarchy_halves_groups(n):
     points = np.random.default_rng(0).normal(size=(n, 3))
