@@ -19,7 +19,13 @@ from otgan.generators._facets import (
     singular_threshold,
     unit_normals,
 )
-from otgan.generators.generator import Generator, pack_with_potential, register_generator, tensors_under
+from otgan.generators.generator import (
+    Generator,
+    check_brenier,
+    pack_with_potential,
+    register_generator,
+    tensors_under,
+)
 from otgan.measures.saving import unpack_source
 from otgan.potential import BrenierPotential
 
@@ -115,13 +121,8 @@ class ExtensionGenerator(Generator):
         facets: Facets | None = None,
     ) -> None:
         super().__init__(source)
-        if not isinstance(potential, BrenierPotential):
-            raise TypeError(
-                f"The extension is that of a BrenierPotential (p = 2), whose planes have angles; got "
-                f"{type(potential).__name__}."
-            )
-        if source.dim != potential.dim:
-            raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
+        needed = "The extension is that of a BrenierPotential (p = 2), whose planes have angles"
+        check_brenier(potential, source, needed)
         k = min(potential.dim + 2, _MOST_NEIGHBOURS) if neighbours is None else as_count(neighbours, "neighbours", 2)
         self.potential, self.neighbours = potential, k
         self.register_buffer("normals", unit_normals(potential), persistent=False)

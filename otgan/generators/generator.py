@@ -284,6 +284,14 @@ class NetworkGenerator(Generator):
         return checked.to(device=parameter.device, dtype=parameter.dtype)
 
 
+def check_brenier(potential: object, source: Source, needed: str) -> None:
+    """Refuse potentials of other costs, saying what is ``needed``, and a source of another dimension."""
+    if not isinstance(potential, BrenierPotential):
+        raise TypeError(f"{needed}; got {type(potential).__name__}.")
+    if source.dim != potential.dim:
+        raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
+
+
 def pack_with_potential(
     generator: Generator, config: dict[str, Any], potential: BrenierPotential
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,7 +10,13 @@ from torch import Tensor
 from otgan._checks import as_count, as_points, as_positive
 from otgan.generators._affinities import Affinities, affinities
 from otgan.generators._cells import CellMoments, cell_moments
-from otgan.generators.generator import Generator, pack_with_potential, register_generator, tensors_under
+from otgan.generators.generator import (
+    Generator,
+    check_brenier,
+    pack_with_potential,
+    register_generator,
+    tensors_under,
+)
 from otgan.generators.selection import SAMPLES, Judge, Score, climb
 from otgan.measures.saving import unpack_source
 from otgan.potential import BrenierPotential
@@ -103,13 +109,7 @@ class LocalGenerator(Generator):
         moments: CellMoments | None = None,
     ) -> None:
         super().__init__(source)
-        if not isinstance(potential, BrenierPotential):
-            raise TypeError(
-                f"Local maps are those of a BrenierPotential (p = 2), whose cells are convex; got "
-                f"{type(potential).__name__}."
-            )
-        if source.dim != potential.dim:
-            raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
+        check_brenier(potential, source, "Local maps are those of a BrenierPotential (p = 2), whose cells are convex")
         self.potential = potential
         self.neighbours = _NEIGHBOURS if neighbours is None else as_positive(neighbours, "neighbours")
         if self.neighbours < _FEWEST:

@@ -43,3 +43,19 @@ class Loss(ABC):
     def constrain(self, parameters: Sequence[Tensor]) -> None:
         """Bring the critic's weights back where they may be, after each of its steps."""
         return None
+
+
+class WassersteinLoss(Loss):
+    """``E_data f(x) - E_z f(G(z))``, raised by the critic, lowered by the generator; what keeps f Lipschitz differs."""
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        """``mean f(G(z)) - mean f(x)``, without any penalty."""
+        return fake.mean() - real.mean()
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """``-mean f(G(z))``."""
+        return -fake.mean()
+
+    def value(self, critic_loss: float) -> float:
+        """``mean f(x) - mean f(G(z))``: an estimate of W1, or of K W1 for a K-Lipschitz f, without any penalty."""
+        return -critic_loss

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from otgan._checks import as_positive
-from otgan.adversarial.losses.base import Loss
+from otgan.adversarial.losses.base import WassersteinLoss
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class WGAN(Loss):
+class WGAN(WassersteinLoss):
     r"""``min_G max_f E_data f(x) - E_z f(G(z))``, the weights of f in [-c, c]; no logarithm, no sigmoid.
 
     Over all 1-Lipschitz f the maximum is ``W1(p_data, p_g)`` (Kantorovich, Rubinstein). Clipped weights make f
@@ -35,18 +35,6 @@ class WGAN(Loss):
 
     def __post_init__(self) -> None:
         as_positive(self.clip, "clip")
-
-    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """``mean f(G(z)) - mean f(x)``."""
-        return fake.mean() - real.mean()
-
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        """``-mean f(G(z))``."""
-        return -fake.mean()
-
-    def value(self, critic_loss: float) -> float:
-        """``mean f(x) - mean f(G(z))``: an estimate of ``K W1``."""
-        return -critic_loss
 
     @torch.no_grad()
     def constrain(self, parameters: Sequence[Tensor]) -> None:

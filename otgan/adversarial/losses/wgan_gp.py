@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from otgan._checks import as_positive
-from otgan.adversarial.losses.base import Loss
+from otgan.adversarial.losses.base import WassersteinLoss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class WGANGP(Loss):
+class WGANGP(WassersteinLoss):
     r"""``min_G max_f E f(x) - E f(G(z)) - lambda E (|grad f(xhat)|_2 - 1)^2``, xhat between data and generated points.
 
     ``xhat = e x + (1 - e) G(z)`` with e uniform on [0, 1], one number a pair: the optimal f has gradient norm 1 almost
@@ -34,18 +34,6 @@ class WGANGP(Loss):
 
     def __post_init__(self) -> None:
         as_positive(self.penalty_weight, "penalty_weight")
-
-    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """``mean f(G(z)) - mean f(x)``, without the penalty."""
-        return fake.mean() - real.mean()
-
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        """``-mean f(G(z))``."""
-        return -fake.mean()
-
-    def value(self, critic_loss: float) -> float:
-        """``mean f(x) - mean f(G(z))``: an estimate of W1, without the penalty."""
-        return -critic_loss
 
     def penalty(
         self, critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator | None = None

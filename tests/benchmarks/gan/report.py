@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from results import write as write_indented
 
 from gan.problems import NAMES, planar
 from gan.runs import BASELINES, METHODS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]
+write = partial(write_indented, indent=None)  # the samples of the figure would take a line a number
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -25,23 +27,6 @@ def read(file: Path) -> dict[str, Any]:
         return {"machine": {}, "runs": []}
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def write(file: Path, results: dict[str, Any]) -> None:
-    """Replace the file in one step."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(file.name + ".part")
-    half.write_text(json.dumps(_finite(results), allow_nan=False), encoding="utf-8")
-    os.replace(half, file)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows neither infinity nor NaN: null stands for both."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # ----------------------------------------------------------------------- rows

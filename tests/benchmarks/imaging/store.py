@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from results import write
 from torch import Tensor
 
 import otgan as og
@@ -62,10 +62,7 @@ class Store:
 
     def write(self) -> None:
         """Replace the file in one step."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        half = self.file.with_name(self.file.name + ".part")
-        half.write_text(json.dumps(_finite(self.results), indent=1, allow_nan=False), encoding="utf-8")
-        os.replace(half, self.file)
+        write(self.file, self.results)
 
     def stage(self, name: str, make: Callable[[], tuple[Any, dict[str, Any]]]) -> Any:
         """What ``make`` returns, an object that can be saved and numbers about it; read back if it was made before."""
@@ -124,12 +121,3 @@ def say(text: str) -> None:
 
 def _line(numbers: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in numbers.items())
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

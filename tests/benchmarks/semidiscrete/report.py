@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from results import write as write
 
 from semidiscrete.runs import Point, Reached, level_times, rank
 
@@ -25,23 +26,6 @@ def read(file: Path) -> dict[str, Any]:
         return {"machine": {}, "runs": [], "efficiency": {}}
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def write(file: Path, results: dict[str, Any]) -> None:
-    """Replace the file in one step."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half = file.with_name(file.name + ".part")
-    half.write_text(json.dumps(_finite(results), indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(half, file)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def curve_of(run: Record) -> list[Point]:
