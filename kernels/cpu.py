@@ -2,7 +2,7 @@
 
 The loops are compiled by Numba on first use (about two seconds per operation and dtype) and cached on disk; ``numba``
 is imported by the first call, not with this module. They release the GIL and run on as many Python threads as
-``torch.get_num_threads()`` says; no thread outlives a call, so that a process may fork between calls. Where it pays,
+``torch.get_num_threads()`` says, which stay between calls (``_team``). Where it pays,
 :func:`assign` skips the targets that cannot win (``_cpu_pruned``), with the same result.
 """
 
@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import _cpu_pruned, torch_
+from ._team import share
 from .memory import current_budget
 
 NAME = "numba"
@@ -128,6 +129,7 @@ def _over_chunks(points: Tensor, others: int, work: Callable[[slice, Any, int], 
         most: points per chunk, at most (rounded up to whole tiles).
     """
     n, d = points.shape
+    kind = points.numpy().dtype
     width = _loops().tile_width(points.element_size())
     threads = max(1, min(torch.get_num_threads(), n * others * (d + 1) // WORK_PER_THREAD))
     size = min(most, TILE_BYTES // (d * points.element_size()), -(-n // threads))
@@ -136,24 +138,9 @@ def _over_chunks(points: Tensor, others: int, work: Callable[[slice, Any, int], 
     def run(start: int) -> None:
         part = slice(start, min(start + size, n))
         tiles = -(-(part.stop - start) // width)
-        work(part, points.new_empty(tiles * width * d).numpy(), width)
+        work(part, np.empty(tiles * width * d, kind), width)
 
-    _on_threads(run, range(0, n, size), threads)
-
-
-def _on_threads(run: Callable[[int], None], items: range, threads: int) -> None:
-    """Call ``run`` on each item, on as many threads; none outlives the call."""
-    threads = min(threads, len(items))
-    if threads == 1:
-        for item in items:
-            run(item)
-        return
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for _ in pool.map(run, items):
-            pass
-    finally:  # an interrupt waits for the items that run, not for those that have not begun
-        pool.shutdown(cancel_futures=True)
+    share(run, range(0, n, size), threads)
 
 
 def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +154,7 @@ def assign(x: Tensor, y: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return _assign(some, _Panels(y, h, -math.inf), _loops())
 
     def over(work: Callable[[int], None], items: range) -> None:
-        _on_threads(work, items, torch.get_num_threads())
+        share(work, items, torch.get_num_threads())
 
     found = _cpu_pruned.assign(x, y, h, plain, over)
     return plain(x) if found is None else found

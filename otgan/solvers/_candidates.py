@@ -35,6 +35,8 @@ MOVERS = 32
 BLOCK = 1 << 23
 #: Samples that a cell should get for its emptiness to mean something: chance e^-12.
 EXPECTED = 12.0
+#: Starved targets that are filled at a time, at most.
+FILLED = 128
 #: Samples from which the stiffness of a cell is estimated.
 NEAREST = 4
 #: Lists without a proof that are looked up to see whether the others need it.
@@ -233,23 +235,24 @@ class Candidates:
         """Heights with those of starved targets raised until each has its share of the samples, if others stay put.
 
         Soft masses hide that a target among near copies wins no sample. One that has less than ``least`` of its weight,
-        where chance would not explain it, gets the height at which ``b_i m`` of the samples that list it prefer it.
+        where chance would not explain it, gets the height at which ``b_i m`` samples prefer it to what they have.
         """
-        masses = self.masses(h)
-        starved = (masses < least * b) & (self.m * b > EXPECTED)
-        if not starved.any():
-            return h
-        h = self.revived(h, np.flatnonzero(starved & (masses == 0.0)))
+        starved = np.flatnonzero((self.masses(h) < least * b) & (self.m * b > EXPECTED))
         first, _, _ = self.best(h)
-        rows, places = np.nonzero(starved[self.index])
-        target = self.index[rows, places]
-        missing = first[rows] - self.base[rows, places] - h[target]
-        order = np.lexsort((missing, target))
-        target, missing = target[order], missing[order]
-        who, start, size = np.unique(target, return_index=True, return_counts=True)
-        quota = np.ceil(b[who] * self.m).astype(np.int64)
         h = h.copy()
-        h[who] += missing[start + np.minimum(quota, size) - 1]
+        quotas = np.ceil(b[starved] * self.m).astype(np.int64)
+        step = max(min(FILLED, BLOCK // int(quotas.max(initial=1))), 1)
+        for start in range(0, len(starved), step):
+            who, quota = starved[start : start + step], torch.from_numpy(quotas[start : start + step])
+            y = self.scores.rows(who, self.x.device)
+            high, kept = torch.from_numpy(h[who]).to(y), y.new_empty(0, len(who))
+            size = max(BLOCK // len(who), int(quota.max()))
+            for at in range(0, self.m, size):
+                best = torch.from_numpy(first[at : at + size]).to(y)[:, None]
+                missing = torch.cat([kept, best - self.scores.dense(self.x[at : at + size], high, y)])
+                kept = missing.topk(min(int(quota.max()), len(missing)), dim=0, largest=False).values
+            h[who] += kept.sort(dim=0).values.cpu().gather(0, quota[None] - 1)[0].double().numpy()
+            self.pause()
         return h
 
     def stiffness(self, h: Floats) -> Floats:

@@ -42,8 +42,12 @@ VISIBLE, SEEN = 0.02, 32
 CROWDED = 6.0
 #: Share of the typical diagonal below which a target was not met by the samples, and does not count as rough.
 UNSEEN = 0.005
+#: Probabilities that the Hessian of a descent leaves out.
+NEGLIGIBLE = 1e-4
 #: Most that the temperature is raised above its goal, while full steps do not descend.
 HOT = 64.0
+#: Times that a step is cut to a quarter where the lists hid that the energy rises; then it is given up.
+BACK = 4
 #: Share of the targets that may leave the bulk of a step behind and are then held back one by one.
 OUTLIERS = 0.01
 
@@ -108,6 +112,11 @@ class Hessian:
     def of(cls, lists: Candidates, h: Floats, eps: float, least: float = 0.0) -> Hessian:
         """At heights ``h``, over ``lists`` as they are, without probabilities up to ``least`` (< 1 / k)."""
         lists.soften(h, eps)
+        return cls.softened(lists, eps, least)
+
+    @classmethod
+    def softened(cls, lists: Candidates, eps: float, least: float = 0.0) -> Hessian:
+        """The same where ``lists`` were just softened at this temperature."""
         size = int(np.count_nonzero(lists.prob > least))
         ptr, col, val = np.empty(lists.m + 1, np.int64), np.empty(size, np.int32), np.empty(size, np.float32)
         _compress(lists.index, lists.prob, least, ptr, col, val)
@@ -228,6 +237,7 @@ class Descent:
         damping: of the first step.
         trust: largest change of most heights, in units of the spread of the lists.
         heat: temperature of the first step relative to that of ``smoothing``.
+        checked: whether the lists were looked at for these very heights.
 
     Attributes:
         tolerated: share of the lists without a proof that may have lost their best target.
@@ -242,10 +252,15 @@ class Descent:
         damping: float = DAMPING,
         trust: float = 0.5,
         heat: float = 1.0,
+        checked: bool = False,
     ) -> None:
         self.lists, self.h, self.b, self.smoothing = lists, h, b, smoothing
-        self.damping, self.trust, self.heat = damping, trust, heat
+        self.damping, self.trust, self.heat, self.checked = damping, trust, heat, checked
         self.tolerated = 0.05
+
+    def place(self, h: Floats, lists: Candidates | None = None) -> None:
+        """Go on from other heights, or over other lists."""
+        self.h, self.lists, self.checked = h, lists or self.lists, False
 
     def energy(self, h: Floats, eps: float) -> float:
         """``E(h)`` over the lists as they are."""
@@ -258,26 +273,29 @@ class Descent:
     def step(self) -> Step:
         """One step."""
         lists, b = self.lists, self.b
-        lists.refresh(self.h, 0.0, self.tolerated)
+        if not self.checked:
+            lists.refresh(self.h, 0.0, self.tolerated)
         dead = lists.orphans()
         if len(dead):
             self.h = lists.revived(self.h, dead)
             lists.refresh(self.h, 0.0, self.tolerated)
         eps = self.temperature()
         before = self.energy(self.h, eps)
-        hessian = Hessian.of(lists, self.h, eps)
+        hessian = Hessian.softened(lists, eps, min(NEGLIGIBLE, 0.5 / lists.k))
         chi2 = float(((hessian.w - b) ** 2 / b).sum())
         new = self._newton(hessian, before)
         renewed = lists.refresh(new, 3.0 * eps, self.tolerated)
-        if renewed > 0.0 and self.energy(new, eps) > before:
+        hidden = 0
+        while renewed > 0.0 and hidden < BACK and self.energy(new, eps) > before:
             # The lists hid where the energy rises. It is convex: a part of the way is better.
-            new = 0.75 * self.h + 0.25 * new
+            hidden += 1
+            new = 0.75 * self.h + 0.25 * new if hidden < BACK else self.h
             renewed = max(lists.refresh(new, 3.0 * eps, self.tolerated), renewed)
             self.trust = max(0.25 * self.trust, 0.01)
             self.damping = min(10.0 * self.damping, 1.0)
-        else:
+        if not hidden:
             self.trust = min(1.5 * self.trust, 0.5)
-        self.h = new - b @ new
+        self.h, self.checked = new - b @ new, True
         return Step(chi2, renewed, eps)
 
     def _newton(self, hessian: Hessian, before: float) -> Floats:

@@ -36,11 +36,12 @@ _LEAST_STORED, _LEAST_BATCH = 4096, 1024
 _PATIENCE = 20.0  # times (n - 1) / tol samples, after which a run that does not get there ends
 _SLOW = 1.5  # times the statistical limit, above which heights are worth less than the samples they saw
 _WINDOW = 1.5  # chi2 is estimated from the batches since the samples were fewer by this factor
-_ROUGH = 0.25  # roughness of the Hessian from which on samples are better stored than streamed
+_ROUGH = 0.2  # roughness of the Hessian from which on samples are better stored than streamed; for so few samples:
+_FEW, _ROUGH_FEW = 1 << 15, 0.165
 _FLIPPED = 6.0  # product of two errors in a row, in standard deviations, that shows a cell swing to and fro
 _STIFF = 4.0  # times the smoothed Hessian, above which the stiffness of a cell is not noise
 _FAINT = 1e-3  # probabilities that the Hessian of the streaming phase leaves out
-_SETTLED = 0.2  # soft chi2 on the stored samples, over the limit n / m, that ends a set of them
+_SETTLED, _FINAL = 0.2, 0.05  # soft chi2 on the stored samples, over the limit n / m, that ends a set; the last one
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
 _MAX_STEPS = 25  # Newton steps on one set of stored samples
 _ENOUGH = 0.5  # targets a stored sample up to which the Hessian is trusted as it is
@@ -185,10 +186,12 @@ class Run:
                 lists = Candidates(self.stream.stored[:size], self.stream.scores, self.solver.k, self.pause)
                 self.descent = Descent(lists, self.h, self.b, self.solver.smoothing)
             elif self.descent.lists.m < size:
-                self.descent.lists = self.descent.lists.extended(self.stream.stored[:size])
-            self.minimise(self.descent, _SETTLED * min(self.n / size, 1.0))
+                self.descent.place(self.h, self.descent.lists.extended(self.stream.stored[:size]))
+            share = _SETTLED if self.stage < 2 else _FINAL  # after the third set few samples are left to mend anything
+            self.minimise(self.descent, share * min(self.n / size, 1.0))
             lists = self.descent.lists
-            self.h = self.descent.h = lists.filled(self.h, self.b, _STARVED)
+            self.h = lists.filled(self.h, self.b, _STARVED)
+            self.descent.place(self.h)
             self.stage += 1
             if self.stage < len(self.sizes):
                 continue
@@ -196,7 +199,8 @@ class Run:
                 lists, self.h, self.solver.hessian_smoothing * lists.gap(self.h), min(_FAINT, 0.5 / lists.k)
             )
             most = min(int(0.9 * self.wanted), self.room)
-            if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < _ROUGH:
+            rough = _ROUGH if most > _FEW else _ROUGH_FEW
+            if len(self.sizes) > 2 or most < 1.5 * size or self.roughness(hessian) < rough:
                 self.hessian, self.stiff = hessian, lists.stiffness(self.h)
                 return
             self.stream.draw(most - size)
@@ -222,7 +226,8 @@ class Run:
             self.history.append(self.record(stored_chi2=step.chi2, renewed=step.renewed, eps=step.eps))
             self.tell()
         if not self.settled and self.best < math.inf:
-            self.h = descent.h = self.kept
+            self.h = self.kept
+            descent.place(self.h)
         self.best, self.settled, self.tried = math.inf, False, 0
 
     def streaming_phase(self) -> Status:

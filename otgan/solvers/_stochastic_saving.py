@@ -40,7 +40,8 @@ def save(run: Run) -> None:
         state["eps"] = run.hessian.eps
     elif run.descent is not None:
         arrays |= {f"lists.{name}": array for name, array in run.descent.lists.state().items()}
-        state["descent"] = [run.descent.damping, run.descent.trust, run.descent.heat, run.descent.lists.m]
+        habits = [getattr(run.descent, name) for name in ("damping", "trust", "heat", "checked")]
+        state["descent"] = [*habits, run.descent.lists.m]
     run.problem.checkpoint.save(state, arrays)
 
 

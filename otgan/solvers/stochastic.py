@@ -55,7 +55,7 @@ class StochasticNewton:
     samples_per_target: float | None = None
     stored: float = 4.0
     max_stored: int = 1 << 20
-    k: int = 32
+    k: int = 24
     smoothing: float = 0.5
     hessian_smoothing: float = 1.0
     growth: float = 0.15
