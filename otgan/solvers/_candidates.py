@@ -144,8 +144,7 @@ class Candidates:
         """
         known = np.flatnonzero(self.epoch >= 0)
         if tolerated > 0.0 and len(known) > 4 * PROBE and self.k < self.n:
-            self.probed += 1
-            probe = known[self.probed % (len(known) // PROBE) :: len(known) // PROBE]
+            probe = self._probe(known)
             before = self._top(probe, h)
             self._look_up(np.concatenate([np.flatnonzero(self.epoch < 0), probe]), h)
             wrong = float((self._top(probe, h) > before + 1e-6 * np.abs(before)).mean())
@@ -155,6 +154,27 @@ class Candidates:
         if len(rows):
             self._look_up(rows, h)
         return len(rows) / self.m
+
+    def _probe(self, known: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A few of these rows, others each time."""
+        self.probed += 1
+        return known[self.probed % (len(known) // PROBE) :: len(known) // PROBE]
+
+    def rise(self, h: Floats, eps: float, before: Floats) -> tuple[float, float]:
+        """How much the mean of ``eps log sum_j exp(s_ij / eps)`` has grown since it was ``before``, (m,), by a probe.
+
+        Returns:
+            The mean over some rows, which are looked up at ``h``, and its standard error; -inf and 0 where the rows are
+            so few that all of them may as well be looked up.
+        """
+        if self.m <= 4 * PROBE or self.k == self.n:
+            return -math.inf, 0.0
+        rows = self._probe(np.arange(self.m))
+        self._look_up(rows, h)
+        scores = (self.base[rows] + h[self.index[rows]]) / eps
+        top = scores.max(axis=1)
+        grown = eps * (top + np.log(np.exp(scores - top[:, None]).sum(axis=1))) - before[rows]
+        return float(grown.mean()), float(grown.std()) / math.sqrt(len(rows))
 
     def _look_up(self, rows: NDArray[np.int64], h: Floats) -> None:
         """New lists for these samples."""

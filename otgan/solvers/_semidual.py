@@ -48,6 +48,8 @@ NEGLIGIBLE = 1e-4
 HOT = 64.0
 #: Times that a step is cut to a quarter where the lists hid that the energy rises; then it is given up.
 BACK = 4
+#: Standard errors above nought at which a probe shows that the energy rises.
+CLEAR = 3.0
 #: Share of the targets that may leave the bulk of a step behind and are then held back one by one.
 OUTLIERS = 0.01
 
@@ -283,20 +285,27 @@ class Descent:
         before = self.energy(self.h, eps)
         hessian = Hessian.softened(lists, eps, min(NEGLIGIBLE, 0.5 / lists.k))
         chi2 = float(((hessian.w - b) ** 2 / b).sum())
-        new = self._newton(hessian, before)
+        values = lists.value.copy()
+        new, hidden = self._newton(hessian, before), 0
+        while hidden < BACK:
+            grown, stderr = lists.rise(new, eps, values)
+            if grown - _dot(b, new - self.h) <= CLEAR * stderr:
+                break
+            new, hidden = self._cut(new, hidden), hidden + 1
         renewed = lists.refresh(new, 3.0 * eps, self.tolerated)
-        hidden = 0
         while renewed > 0.0 and hidden < BACK and self.energy(new, eps) > before:
-            # The lists hid where the energy rises. It is convex: a part of the way is better.
-            hidden += 1
-            new = 0.75 * self.h + 0.25 * new if hidden < BACK else self.h
+            new, hidden = self._cut(new, hidden), hidden + 1
             renewed = max(lists.refresh(new, 3.0 * eps, self.tolerated), renewed)
-            self.trust = max(0.25 * self.trust, 0.01)
-            self.damping = min(10.0 * self.damping, 1.0)
         if not hidden:
             self.trust = min(1.5 * self.trust, 0.5)
         self.h, self.checked = new - b @ new, True
         return Step(chi2, renewed, eps)
+
+    def _cut(self, new: Floats, times: int) -> Floats:
+        """A part of the way, where the lists hid that the energy, which is convex, rises; none at last."""
+        self.trust = max(0.25 * self.trust, 0.01)
+        self.damping = min(10.0 * self.damping, 1.0)
+        return 0.75 * self.h + 0.25 * new if times + 1 < BACK else self.h
 
     def _newton(self, hessian: Hessian, before: float) -> Floats:
         """Heights after a step that does not raise the energy over the lists."""
