@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from otgan._interrupts import interrupts_held
+from otgan._optimizers import optimizer_tensors, restore_optimizer
 from otgan._threads import one_thread
 from otgan.adversarial._data import Batches
 from otgan.adversarial.model import MESSAGES
@@ -151,7 +153,8 @@ class Training:
         while self.step < limits.steps:
             if self.seconds - self.earlier >= limits.max_time:
                 return "max_time"
-            self._step()
+            with interrupts_held():
+                self._step()
             recorded = self.step % self.record_every == 0
             if recorded and not self._record():
                 return "diverged"
@@ -294,9 +297,7 @@ class Training:
         for name, network in self._saved_networks():
             tensors |= {f"{name}.{key}": t for key, t in network.state_dict().items()}
         for name, optimiser, parameters in self._optimisers():
-            for k, parameter in enumerate(parameters):
-                held = optimiser.state.get(parameter, {})
-                tensors |= {f"{name}.{k}.{key}": torch.as_tensor(t) for key, t in held.items() if t is not None}
+            tensors |= optimizer_tensors(name, optimiser, parameters)
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
         state = {"step": self.step, "drawn": self.drawn, "seconds": self.seconds, "history": self.model.history}
@@ -309,14 +310,7 @@ class Training:
         for name, network in self._saved_networks():
             network.load_state_dict(_under(tensors, f"{name}."))
         for name, optimiser, parameters in self._optimisers():
-            for k, parameter in enumerate(parameters):
-                held = _under(tensors, f"{name}.{k}.")
-                # Adam keeps its count of steps on the CPU, unless it is fused.
-                fused = bool(optimiser.defaults.get("fused"))
-                if held:
-                    optimiser.state[parameter] = {
-                        key: t if key == "step" and not fused else t.to(device) for key, t in held.items()
-                    }
+            restore_optimizer(name, optimiser, parameters, tensors)
         self.pending = list(tensors["pending"].to(device)) if "pending" in tensors else []
         self.step, self.drawn, self.earlier = state["step"], state["drawn"], state["seconds"]
         rows = [{k: math.nan if v is None else v for k, v in row.items()} for row in state["history"]]

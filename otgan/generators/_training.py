@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from otgan import io
+from otgan._optimizers import optimizer_tensors, restore_optimizer
 from otgan._threads import one_thread
 from otgan.generators.generator import FitReport
 from otgan.generators.networks import ConvexNetwork, conjugate
@@ -273,10 +274,9 @@ class Training:
 
     def _save(self) -> None:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        for k, parameter in enumerate(self.parameters):
+        for k in range(len(self.parameters)):
             tensors |= {f"average.{k}": self.average[k], f"kept.{k}": self.kept[k]}
-            for name, value in self.optimiser.state[parameter].items():
-                tensors[f"adam.{k}.{name}"] = torch.as_tensor(value)
+        tensors |= optimizer_tensors("adam", self.optimiser, self.parameters)
         tensors |= {"warm": self.warm, "held_warm": self.held_warm}
         numbers = {name: getattr(self, name) for name in self._NUMBERS}
         times = {"seconds": self.seconds, "phase_begun": self.phase_begun}
@@ -302,11 +302,9 @@ class Training:
         device = self.pairs.z.device
         self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
         self.warm, self.held_warm = tensors["warm"].to(device), tensors["held_warm"].to(device)
-        for k, parameter in enumerate(self.parameters):
+        for k in range(len(self.parameters)):
             self.average[k], self.kept[k] = tensors[f"average.{k}"].to(device), tensors[f"kept.{k}"].to(device)
-            moments = {name[len(f"adam.{k}.") :]: v for name, v in tensors.items() if name.startswith(f"adam.{k}.")}
-            if moments:
-                self.optimiser.state[parameter] = {n: v if n == "step" else v.to(device) for n, v in moments.items()}
+        restore_optimizer("adam", self.optimiser, self.parameters, tensors)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from otgan import io
+from otgan._optimizers import optimizer_tensors, restore_optimizer
 from otgan.latent.coder import unit
 
 if TYPE_CHECKING:
@@ -281,10 +282,9 @@ class Training:
 
     def _save(self) -> None:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        for k, parameter in enumerate(self.parameters):
+        for k in range(len(self.parameters)):
             tensors |= {f"average.{k}": self.average[k], f"kept.{k}": self.kept[k]}
-            for name, value in self.optimiser.state[parameter].items():
-                tensors[f"adam.{k}.{name}"] = torch.as_tensor(value)
+        tensors |= optimizer_tensors("adam", self.optimiser, self.parameters)
         numbers = {name: getattr(self, name) for name in self._NUMBERS} | {"seconds": self.seconds}
         assert self.settings.checkpoint is not None
         io.save(self.settings.checkpoint, "AutoencoderFit", {"identity": self._identity(), **numbers}, tensors)
@@ -306,11 +306,9 @@ class Training:
         self.begun = time.perf_counter() - config["seconds"]
         device = self.train.device
         self.network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
-        for k, parameter in enumerate(self.parameters):
+        for k in range(len(self.parameters)):
             self.average[k], self.kept[k] = tensors[f"average.{k}"].to(device), tensors[f"kept.{k}"].to(device)
-            moments = {name[len(f"adam.{k}.") :]: v for name, v in tensors.items() if name.startswith(f"adam.{k}.")}
-            if moments:
-                self.optimiser.state[parameter] = {n: v if n == "step" else v.to(device) for n, v in moments.items()}
+        restore_optimizer("adam", self.optimiser, self.parameters, tensors)
 
 
 def _distance_to_white(z: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import otgan as og
+from otgan._interrupts import interrupts_held
 from otgan.adversarial import GAN, LOSSES, MLP, PRESETS, WGAN, AdversarialModel, DCGANGenerator, Preset, train
 from otgan.adversarial._data import Batches
 
@@ -183,6 +185,34 @@ def test_interrupt_leaves_a_usable_model_and_its_progress(points, tmp_path):
     assert same(
         train("wgan-gp", points, steps=20, checkpoint=tmp_path, **QUICK), train("wgan-gp", points, steps=20, **QUICK)
     )
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(points, tmp_path):
+    class Pressed(WGAN):
+        calls = 0
+
+        def generator_loss(self, fake):
+            Pressed.calls += 1
+            if Pressed.calls == 9:
+                signal.raise_signal(signal.SIGINT)
+            return super().generator_loss(fake)
+
+    handler = signal.getsignal(signal.SIGINT)
+    model = train(Pressed(), points, steps=20, checkpoint=tmp_path, **QUICK)
+    assert (model.status, model.steps) == ("interrupted", 9)
+    again = train(Pressed(), points, steps=20, checkpoint=tmp_path, **QUICK)
+    assert Pressed.calls == 20 and signal.getsignal(signal.SIGINT) is handler
+    assert same(again, train("wgan", points, steps=20, **QUICK))
+
+
+def test_a_second_ctrl_c_breaks_in():
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+        done.append("first")
+        signal.raise_signal(signal.SIGINT)
+        done.append("second")
+    assert done == ["first"]
 
 
 def test_an_interrupt_within_a_step_saves_nothing(points, tmp_path):
