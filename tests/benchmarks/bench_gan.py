@@ -16,33 +16,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results import machine, say
+
 if TYPE_CHECKING:
     from gan.runs import Task
-
-
-def machine() -> dict[str, Any]:
-    """What the times belong to."""
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = models[0] if models else cpu
-    return {"cpu": cpu, "versions": {name: metadata.version(name) for name in ("otgan", "numpy", "torch", "POT")}}
-
-
-def progress(text: str) -> None:
-    """A line on standard error."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -75,7 +58,7 @@ def chosen(args: argparse.Namespace) -> tuple[list[str], list[str]]:
             sys.exit(f"bench_gan: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
     problems = [name for name in args.problems or NAMES if available(name)]
     if "codes" in (args.problems or NAMES) and "codes" not in problems:
-        progress("codes is left out: OTGAN_DATA names no folder that holds mnist")
+        say("codes is left out: OTGAN_DATA names no folder that holds mnist")
     return problems, list(args.methods or METHODS)
 
 
@@ -96,7 +79,7 @@ def do(tasks: list[Task], results: dict[str, Any], args: argparse.Namespace) -> 
                 results["runs"].append(record)
                 report.write(args.out, results)
                 final = ", ".join(f"{name} {value:.4g}" for name, value in record["final"].items())
-                progress(f"{record['key']}: {record['seconds']:.1f} s, {record['steps']:,} steps, {final}")
+                say(f"{record['key']}: {record['seconds']:.1f} s, {record['steps']:,} steps, {final}")
         except BaseException:
             for future in waiting:
                 future.cancel()
@@ -142,7 +125,7 @@ def main() -> None:
     results = report.read(args.out)
     if not args.table:
         problems, methods = chosen(args)
-        results["machine"] = machine()
+        results["machine"] = machine(1, ("otgan", "numpy", "torch", "POT"))
         more = {"width": args.width, "n_train": args.n_train}
         # Seed after seed: a benchmark that is cut short has all methods of the seeds that it did.
         do([Task(p, m, s, "published", args.budget if m in BASELINES else 0.0, **more)
@@ -162,7 +145,7 @@ def main() -> None:
 
         matplotlib.use("agg")
         for file in report.figures(results, args.plot):
-            progress(f"drawn: {file}")
+            say(f"drawn: {file}")
 
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
-import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from results import machine, say
+
+PACKAGES = ("otgan", "numpy", "torch", "POT", "jax", "ott-jax")
 
 
 def limit_threads(threads: int) -> None:
@@ -32,24 +33,6 @@ def limit_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the times belong to."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = models[0] if models else cpu
-    versions = {}
-    for package in ("otgan", "numpy", "torch", "POT", "jax", "ott-jax"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"cpu": cpu, "threads": threads, "python": platform.python_version(), "versions": versions}
 
 
 def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
@@ -66,7 +49,7 @@ def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
         end = recorder.curve[-1] if recorder.curve else None
         said = "not one step" if end is None else f"chi2 {end.chi2:.3g} after {end.seconds:.3g} s, "
         said += "" if end is None else f"{end.samples / problem.n:.1f} n samples, {end.empty} empty"
-        progress(f"  {method.name}{' trial' if trial else ''}: {shown}: {said}")
+        say(f"  {method.name}{' trial' if trial else ''}: {shown}: {said}")
         return rank(recorder.curve)
 
     records: list[dict[str, Any]] = []
@@ -83,11 +66,6 @@ def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
         # To measure takes seconds where there are many targets.
         one(settings[0], Recorder(problem, problem.cap, checkpoints=20 if problem.n <= 20_000 else 12), trial=False)
     results["runs"] += records
-
-
-def progress(text: str) -> None:
-    """A line on standard error."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -116,20 +94,20 @@ def run(args: argparse.Namespace, results: dict[str, Any]) -> None:
             sys.exit(f"bench_semidiscrete: there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
     if results["runs"] and results.get("quick", args.quick) != args.quick:
         sys.exit(f"bench_semidiscrete: {args.out} holds results of the other size: choose another --out.")
-    now = machine(args.threads)  # an interrupted benchmark may go on without a peer that it had
+    now = machine(args.threads, PACKAGES)  # an interrupted benchmark may go on without a peer that it had
     now["versions"] = results["machine"].get("versions", {}) | now["versions"]
     results |= {"quick": args.quick, "machine": now}
     for key, method in list(methods.items()):
         if (args.methods and key not in args.methods) or (why := method.missing()):
             if not args.methods or key in args.methods:
-                progress(f"{method.name} is left out: {why}")
+                say(f"{method.name} is left out: {why}")
             del methods[key]
     for name in args.problems or NAMES:
         problem = make(name, args.quick)
         if problem is None:
-            progress(f"{name} is left out: there is no {data_folder() / 'mnist'}; OTGAN_DATA names the folder of data")
+            say(f"{name} is left out: there is no {data_folder() / 'mnist'}; OTGAN_DATA names the folder of data")
             continue
-        progress(f"{name}: {problem.source!r}, n = {problem.n:,}, d = {problem.dim}, load {os.getloadavg()[0]:.1f}")
+        say(f"{name}: {problem.source!r}, n = {problem.n:,}, d = {problem.dim}, load {os.getloadavg()[0]:.1f}")
         done = {run["method"] for run in results["runs"] if run["problem"] == name}
         for method in methods.values():
             if method.name not in done:

@@ -1,10 +1,14 @@
-"""Results of a benchmark on disk: JSON, replaced in one step, so that an interrupted run loses nothing."""
+"""Results of a benchmark: JSON on disk, replaced in one step; the machine they belong to; what is told meanwhile."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import platform
+import sys
+import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +28,23 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def machine(threads: int | None = None, packages: tuple[str, ...] = ("otgan", "numpy", "torch")) -> dict[str, Any]:
+    """What the times belong to: processor, threads, versions of the packages that are there."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"cpu": cpu, "threads": threads, "python": platform.python_version(), "versions": versions}
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)

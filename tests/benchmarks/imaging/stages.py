@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from results import say
 from torch import Tensor
 
 import otgan as og
-from imaging.store import Store, Watch, say
+from imaging.store import Store, Watch
 from otgan.generators import (
     EntropicGenerator,
     ExtensionGenerator,

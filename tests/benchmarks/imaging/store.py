@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from results import write
+from results import machine, say, write
 from torch import Tensor
 
 import otgan as og
@@ -52,7 +50,7 @@ class Store:
         elif reading:
             sys.exit(f"There is no {file} yet: run the benchmark first.")
         if not reading:
-            self.results["machine"] = machine()
+            self.results["machine"] = machine(torch.get_num_threads())
 
     @property
     def rows(self) -> dict[str, Any]:
@@ -97,26 +95,11 @@ class Store:
         return pixels.cpu(), numbers
 
 
-def machine() -> dict[str, Any]:
-    """What the times belong to."""
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    versions = {name: metadata.version(name) for name in ("otgan", "numpy", "torch")}
-    return {"cpu": cpu, "threads": torch.get_num_threads(), "python": platform.python_version(), "versions": versions}
-
-
 def limit_threads(threads: int) -> None:
     """The same cores for all, before anything starts a pool of threads."""
     for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
         os.environ[f"{name}_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
-
-
-def say(text: str) -> None:
-    """A line on standard error."""
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def _line(numbers: dict[str, Any]) -> str:
