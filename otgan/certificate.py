@@ -91,7 +91,7 @@ class Certificate:
             ("chi2 of the cell masses", chi2),
             ("mass misplaced (L1 / 2)", f"{50 * self.l1:.3g} %"),
             ("worst cell |w/b - 1|", f"{self.max_ratio:.3g}"),
-            ("empty cells", f"{self.empty_cells} of {self.n_targets:,}"),
+            ("empty cells", f"{self.empty_cells:,} of {self.n_targets:,}"),
             ("W2(source, target)", f"between {self.w2_lower:.6g} and {self.w2_upper:.6g}"),
         ]
         if self.p != 2.0:
@@ -102,6 +102,8 @@ class Certificate:
         if not self.exact:
             noise = self.n_targets / max(self.n_samples, 1)
             rows[2] = (rows[2][0], f"{rows[2][1]} (of which noise about {40 * noise**0.5:.2g} %)")
+            if (missed := self.n_targets * math.exp(-1.0 / noise)) >= 0.5:
+                rows[4] = (rows[4][0], f"{rows[4][1]} (of which chance at least {missed:,.0f})")
         width = max(len(name) for name, _ in rows)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 

@@ -42,6 +42,14 @@ def test_empty_cells_are_counted_and_switched_off_targets_void_the_dual():
     assert np.isfinite(cert.w2_lower) and cert.w2_lower <= cert.w2_upper
 
 
+def test_the_table_says_how_many_cells_chance_leaves_empty():
+    y = (torch.arange(100.0)[:, None] + 0.5) / 100
+    u = og.BrenierPotential(y, -0.5 * (y**2).sum(1))  # cells of equal measure
+    few, many = (og.certify(u, og.UniformBox(dim=1), m, seed=0) for m in (100, 2000))
+    assert f"{few.empty_cells} of 100 (of which chance at least 37)" in few.table()  # 100 / e
+    assert abs(few.empty_cells - 37) < 15 and "chance" not in many.table()
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e4])
 @pytest.mark.parametrize("perturb", [0.0, 0.05])
 @pytest.mark.parametrize("seed", range(5))
