@@ -26,6 +26,8 @@ STRENGTH = 0.15
 OMEGA = 2.0 / 3.0
 COARSEST = 100
 MAX_LEVELS = 30
+#: Unknowns of the coarsest level, at most, that are solved for directly.
+DENSE = 2000
 #: Systems from this size on are multiplied on several threads.
 PARALLEL = 200_000
 N_CHUNKS = 64
@@ -153,7 +155,10 @@ class Multigrid:
             restrict = prolong.T.tocsr()
             self.levels.append(_Level(matrix, inverse, prolong, restrict))
             matrix = (restrict @ (matrix @ prolong)).tocsr()
-        self.coarse = np.linalg.pinv(matrix.toarray(), rcond=1e-12, hermitian=True)
+        # Unknowns without couplings are aggregated with nobody: where most are alone, a diagonal is the matrix.
+        self.scale = 1.0 / matrix.diagonal() if matrix.shape[0] > DENSE else None
+        dense = matrix.toarray() if self.scale is None else np.zeros((0, 0))
+        self.coarse = np.linalg.pinv(dense, rcond=1e-12, hermitian=True)
 
     def __call__(self, b: Floats) -> Floats:
         """Approximate solution of ``L x = b``."""
@@ -161,7 +166,7 @@ class Multigrid:
 
     def _cycle(self, b: Floats, depth: int) -> Floats:
         if depth == len(self.levels):
-            return self.coarse @ b
+            return self.coarse @ b if self.scale is None else self.scale * b
         level = self.levels[depth]
         a = level.matrix
         rows = (a.indptr, a.indices, a.data)

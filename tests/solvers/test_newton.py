@@ -386,3 +386,16 @@ def test_many_targets():
     outcome = newton(PlanarCells(uniform(100_000), SQUARE), np.ones(100_000))
     assert outcome.converged
     assert outcome.n_iter <= 15
+
+
+def test_multigrid_does_not_solve_a_crowd_of_lonely_unknowns_directly():
+    # Newton's method on few samples makes such matrices: most cells have no neighbour in common with any other
+    from scipy.sparse import block_diag, csr_array, diags_array
+
+    chain = diags_array([-np.ones(49), np.full(50, 2.1), -np.ones(49)], offsets=[-1, 0, 1])
+    alone = diags_array(np.linspace(0.5, 2.0, 60_000))
+    matrix = csr_array(block_diag([chain, alone], format="csr"))
+    matrix.indptr, matrix.indices = matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32)
+    b = np.random.default_rng(0).normal(size=matrix.shape[0])
+    x = Multigrid(matrix)(b)
+    np.testing.assert_allclose(x[50:], b[50:] / alone.diagonal())

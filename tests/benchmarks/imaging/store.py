@@ -96,8 +96,8 @@ class Store:
 
 
 def limit_threads(threads: int) -> None:
-    """The same cores for all, before anything starts a pool of threads."""
-    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
+    """The same cores for all. Numba, imported by now, refuses to hear of it, and takes torch's number anyway."""
+    for name in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{name}_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
 
