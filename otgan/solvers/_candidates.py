@@ -37,6 +37,8 @@ BLOCK = 1 << 23
 EXPECTED = 12.0
 #: Starved targets that are filled at a time, at most.
 FILLED = 128
+#: Samples a target below which the gap is judged by the spread as well, and by which share of it.
+SPARSE, TIED = 2.0, 0.5
 #: Samples from which the stiffness of a cell is estimated.
 NEAREST = 4
 #: Lists without a proof that are looked up to see whether the others need it.
@@ -311,10 +313,15 @@ class Candidates:
     def gap(self, h: Floats) -> float:
         """Typical difference of the best and the second best score: the scale below which smoothing is harmless.
 
-        From the median, which the large cells at the rim do not sway; in high dimension it is the mean.
+        From the median, which the large cells at the rim do not sway; in high dimension it is the mean. Where samples
+        are few, heights that give each target its share of them tie the two best of most samples: then it is at least
+        a share of the spread of the list, whose scores are about ``gap / j`` apart at place j.
         """
         first, second, _ = self.best(h)
-        return float(np.median(first - second)) / math.log(2.0)
+        found = float(np.median(first - second)) / math.log(2.0)
+        if self.m < SPARSE * self.n and self.k < self.n:
+            found = max(found, TIED * self.spread(h) / float((1.0 / np.arange(1, self.k)).sum()))
+        return found
 
     def spread(self, h: Floats) -> float:
         """Mean difference of the best and the worst score of a list."""

@@ -176,7 +176,7 @@ class Run:
             raise KeyboardInterrupt
         h = stream.change.scaled_heights(outcome.heights, points).cpu().numpy()
         self.pause()
-        return handed_on(stream.stored, stream.scores, anchors, h)
+        return handed_on(stream.stored[self.sizes[0] :], stream.scores, anchors, h)
 
     def stored_phase(self) -> None:
         """Newton's method on stored samples, the first half of them first; leaves the Hessian for the next phase."""

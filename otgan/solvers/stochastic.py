@@ -54,7 +54,7 @@ class StochasticNewton:
 
     samples_per_target: float | None = None
     stored: float = 4.0
-    max_stored: int = 1 << 20
+    max_stored: int = 3 << 18
     k: int = 24
     smoothing: float = 0.5
     hessian_smoothing: float = 1.0
