@@ -47,8 +47,12 @@ class Affinities:
     def mean(self, points: Tensor) -> Tensor:
         """``sum_j P_ij y_j``, shape (n, d), float64."""
         row = torch.repeat_interleave(self.offsets.diff())
-        parts = self.share.double()[:, None] * points[self.index].double()
-        return torch.zeros_like(points, dtype=torch.float64).index_add_(0, row, parts)
+        out = torch.zeros_like(points, dtype=torch.float64)
+        step = max(1, _BLOCK // points.shape[1])
+        for start in range(0, len(row), step):
+            here = slice(start, start + step)
+            out.index_add_(0, row[here], self.share[here, None].double() * points[self.index[here]].double())
+        return out
 
 
 def affinities(potential: BrenierPotential, neighbours: float) -> Affinities:

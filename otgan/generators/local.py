@@ -190,20 +190,23 @@ class LocalGenerator(Generator):
             raise ValueError(f"held_out must hold at least 2 points, got {len(y)}.")
         count = as_count(samples, "samples", 2)
         judge = Judge(y, potential.points, potential.weights)
-        made: dict[float, LocalGenerator] = {}
+        best: tuple[float, LocalGenerator] | None = None  # the others' plans would take too much memory
         moments: CellMoments | None = None
 
         def score(neighbours: float) -> Score:
-            nonlocal moments
-            made[neighbours] = cls(potential, source, neighbours, seed=seed, moments=moments)
-            moments = made[neighbours].moments
-            return judge(made[neighbours].sample(count, seed))
+            nonlocal best, moments
+            made = cls(potential, source, neighbours, seed=seed, moments=moments)
+            moments = made.moments
+            found = judge(made.sample(count, seed))
+            if best is None or found.total < best[0]:
+                best = found.total, made
+            return found
 
         most = max(min(_MOST, potential.n / 4.0), _FEWEST)
         scores = climb(score, min(_NEIGHBOURS, most), 2.0**0.5, _FEWEST, most)
-        chosen = made[min(scores, key=lambda k: scores[k].total)]
-        chosen.scores = scores
-        return chosen
+        assert best is not None
+        best[1].scores = scores
+        return best[1]
 
     @property
     def device(self) -> torch.device:

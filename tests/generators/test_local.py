@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 
 import otgan as og
-from otgan.generators import Judge, LocalGenerator
+from otgan.generators import Judge, LocalGenerator, _affinities
 from otgan.generators._affinities import _rows, affinities, nearest_others
 from otgan.generators._cells import cell_moments
 from otgan.generators.selection import climb
@@ -77,6 +77,13 @@ def test_affinities_are_a_symmetric_plan_with_the_weights_as_marginals(dim):
     np.testing.assert_allclose(plan.sum(axis=0), b / b.sum(), rtol=1e-3)
     np.testing.assert_allclose(share.sum(axis=1), 1.0, rtol=1e-5)
     assert not share.diagonal().any()
+
+
+def test_means_of_neighbours_are_taken_in_pieces(monkeypatch):
+    y = np.random.default_rng(0).normal(size=(90, 3))
+    plan = affinities(og.BrenierPotential(y, np.zeros(90)), 5.0)
+    monkeypatch.setattr(_affinities, "_BLOCK", 50)
+    np.testing.assert_allclose(plan.mean(torch.from_numpy(y)), dense(plan, 90) @ y, atol=1e-12)
 
 
 def test_moments_of_cells_are_those_of_intervals():
