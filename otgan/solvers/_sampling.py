@@ -120,18 +120,21 @@ class Stream:
             self.pause()
         return np.concatenate(parts)
 
-    def counts(self, m: int, h: Floats) -> Floats:
-        """Cell counts of ``m`` fresh samples at heights ``h``, shape (n,)."""
+    def counts(self, m: int, h: Floats, watched: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Cell counts of ``m`` fresh samples at heights ``h``, (n,), and where the ``watched`` touch one of these."""
         self.kept.clear()
         total = torch.zeros(self.scores.n, dtype=torch.float64, device=self.device)
+        touch = np.full(len(watched), np.inf)
         for size in self._chunks(m):
             x, self.latest = self._fresh(size)
-            index = self.scores.assign(self.latest, h).index
+            index, value = self.scores.assign(self.latest, h)
             total += torch.bincount(index, minlength=self.scores.n)
+            if len(watched):
+                touch = np.minimum(touch, self.scores.touching(self.latest, value, watched))
             if self.problem.observer is not None:
                 self.problem.observer(x, index)
             self.pause()
-        return total.cpu().numpy()
+        return total.cpu().numpy(), touch
 
     def revived(self, h: Floats, dead: NDArray[np.int64]) -> Floats:
         """Heights with those of the ``dead`` raised until each touches one of the latest samples."""

@@ -40,6 +40,7 @@ _ROUGH = 0.2  # roughness of the Hessian from which on samples are better stored
 _FEW, _ROUGH_FEW = 1 << 15, 0.165
 _FLIPPED = 6.0  # product of two errors in a row, in standard deviations, that shows a cell swing to and fro
 _STIFF = 4.0  # times the smoothed Hessian, above which the stiffness of a cell is not noise
+_WATCHED, _MISSED = 1.5, 3.0  # samples that a cell should have got by now: watched, and lifted, if it got none
 _FAINT = 1e-3  # probabilities that the Hessian of the streaming phase leaves out
 _SETTLED, _FINAL = 0.2, 0.05  # soft chi2 on the stored samples, over the limit n / m, that ends a set; the last one
 _STORED_BYTES = 1 << 30  # of the coordinates of stored samples
@@ -76,6 +77,8 @@ class Run:
         self.chi2, self.stderr, self.dead = math.inf, 0.0, True
         self.error, self.calm = np.zeros(n), np.ones(n)  # of the latest batch in standard deviations; lost gain
         self.stiff = np.zeros(n)
+        # Whether a sample of the streaming phase fell into the cell, and else the height that touches one of them.
+        self.met, self.touch = np.zeros(n, bool), np.full(n, np.inf)
         self.seen: list[tuple[float, float, float, Floats]] = []  # batches: t, chi2, its error, counts
         self.n_iter = self.streamed = 0
         self.descent: Descent | None = None
@@ -254,7 +257,10 @@ class Run:
             if drawn < self.wanted < drawn + 1.5 * m:  # no small batch is left over
                 m = self.wanted - drawn
             m = max(min(m, self.budget - drawn), 2)
-            counts = self.stream.counts(m, self.h)
+            unmet = np.flatnonzero(~self.met & (self.streamed * self.b > _WATCHED))
+            counts, touch = self.stream.counts(m, self.h, unmet)
+            self.touch[unmet] = np.minimum(self.touch[unmet], touch)
+            self.met |= counts > 0
             estimate, stderr = chi2_estimate(torch.from_numpy(counts), torch.from_numpy(self.b))
             stderr = max(stderr, math.sqrt(2.0 * (self.n - 1)) / m)  # that at chi2 = 0, where few samples show none
             if self.streamed == 0:
@@ -269,7 +275,11 @@ class Run:
             stiff = damping + (self.calm - 1.0) * (hessian.diagonal + damping)
             step = (1.0 + few) * hessian.solve(self.b - counts / m, stiff)
             self.h = self.h + m / self.worth * bounded(step, reach)
-            self.h -= self.b @ self.h
+            lost = ~self.met & (self.streamed * self.b > _MISSED) & np.isfinite(self.touch)
+            self.h[lost] = np.maximum(self.h[lost], self.touch[lost])
+            middle = self.b @ self.h
+            self.h -= middle
+            self.touch -= middle
             self.n_iter += 1
             self.judge()
             self.history.append(self.record(batch_chi2=estimate, batch=m))

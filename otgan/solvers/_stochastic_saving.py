@@ -19,7 +19,7 @@ _PLAIN = (
     *("phase", "worth", "chi2", "stderr", "dead", "n_iter", "streamed", "sizes", "stage", "history"),
     *("best", "settled", "tried"),
 )
-_ARRAYS = ("h", "kept", "error", "calm", "stiff")
+_ARRAYS = ("h", "kept", "error", "calm", "stiff", "met", "touch")
 
 
 def save(run: Run) -> None:
