@@ -55,13 +55,37 @@ class Affinities:
         return out
 
 
-def affinities(potential: BrenierPotential, neighbours: float) -> Affinities:
+class Nearest:
+    """The k nearest other points, for several k: looked up once for twice as many as are asked for.
+
+    Args:
+        points: shape (n, d).
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = points
+        self._found: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, k: int) -> tuple[Tensor, Tensor]:
+        """As :func:`nearest_others`."""
+        if self._found is None or self._found[0].shape[1] < k:
+            self._found = nearest_others(self.points, min(2 * k, len(self.points) - 1))
+        near, square = self._found
+        return near[:, :k], square[:, :k]
+
+
+def affinities(potential: BrenierPotential, neighbours: float, nearest: Nearest | None = None) -> Affinities:
     r"""Doubly stochastic entropic affinities of the targets y_i with weights b_i, no target being its own neighbour.
 
     Row i starts as ``p_j ~ b_j exp(-|y_i - y_j|^2 / e_i)``, e_i such that the perplexity ``exp(-sum_j p_j log p_j)`` is
     the number of ``neighbours``, j over the nearest three times as many. The symmetric ``b_i p_ij + b_j p_ji`` is then
     scaled by Sinkhorn's iteration to marginals b on both sides: a plan pi from nu to itself, ``P_ij = pi_ij / b_i``.
     Where the lists are so sparse that no such plan exists, rows sum to 1 and columns nearly have their masses.
+
+    Args:
+        potential: its points and weights.
+        neighbours: the perplexity.
+        nearest: of the same points, where several plans are made.
 
     Source:
         Hinton, Roweis, "Stochastic neighbor embedding" (NeurIPS 2002) for the perplexity; Landa, Coifman, Kluger,
@@ -76,7 +100,7 @@ def affinities(potential: BrenierPotential, neighbours: float) -> Affinities:
         return Affinities(torch.cat([one, one + 1]), one, torch.ones_like(one, dtype=torch.float32))
     weights = potential.weights.double().cpu().numpy()
     listed = min(max(math.ceil(_LISTED * neighbours), 1), n - 1)
-    near, square = nearest_others(potential.points, listed)
+    near, square = nearest(listed) if nearest is not None else nearest_others(potential.points, listed)
     shares = _rows(square, potential.weights.double()[near], neighbours).cpu().numpy()
     index = near.cpu().numpy()
     rows = np.repeat(np.arange(n), listed)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from otgan._checks import as_count, as_points, as_positive
-from otgan.generators._affinities import Affinities, affinities
+from otgan.generators._affinities import Affinities, Nearest, affinities
 from otgan.generators._cells import CellMoments, cell_moments
 from otgan.generators.generator import (
     Generator,
@@ -67,6 +67,7 @@ class LocalGenerator(Generator):
             2^20 unless these are less than 8 a target.
         seed: of these samples.
         moments: of the cells, from an earlier generator with the same potential, instead of samples.
+        plan: P, when it is known already.
 
     Attributes:
         scores: of the candidates of :meth:`select`, by number of neighbours.
@@ -107,6 +108,7 @@ class LocalGenerator(Generator):
         samples: int | None = None,
         seed: int = 0,
         moments: CellMoments | None = None,
+        plan: Affinities | None = None,
     ) -> None:
         super().__init__(source)
         check_brenier(potential, source, "Local maps are those of a BrenierPotential (p = 2), whose cells are convex")
@@ -122,7 +124,8 @@ class LocalGenerator(Generator):
         elif samples is not None:
             raise ValueError("moments are given and samples as well; samples are drawn to find them: leave one out.")
         self.moments = moments
-        self._attach(affinities(potential, self.neighbours), moments.centers, moments.covariance)
+        plan = affinities(potential, self.neighbours) if plan is None else plan
+        self._attach(plan, moments.centers, moments.covariance)
         trace = moments.covariance.trace()
         safe = torch.where(moments.width > 0.0, moments.width, 1.0)
         self.factor = torch.where(moments.width > 0.0, trace / safe, 0.0).sqrt()
@@ -192,10 +195,12 @@ class LocalGenerator(Generator):
         judge = Judge(y, potential.points, potential.weights)
         best: tuple[float, LocalGenerator] | None = None  # the others' plans would take too much memory
         moments: CellMoments | None = None
+        nearest = Nearest(potential.points)
 
         def score(neighbours: float) -> Score:
             nonlocal best, moments
-            made = cls(potential, source, neighbours, seed=seed, moments=moments)
+            plan = affinities(potential, neighbours, nearest)
+            made = cls(potential, source, neighbours, seed=seed, moments=moments, plan=plan)
             moments = made.moments
             found = judge(made.sample(count, seed))
             if best is None or found.total < best[0]:

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cdist
 
 import otgan as og
 from otgan.generators import Judge, LocalGenerator, _affinities
-from otgan.generators._affinities import _rows, affinities, nearest_others
+from otgan.generators._affinities import Nearest, _rows, affinities, nearest_others
 from otgan.generators._cells import cell_moments
 from otgan.generators.selection import climb
 
@@ -54,6 +54,14 @@ def test_nearest_others_are_those_of_brute_force(shift):
     np.fill_diagonal(d, np.inf)
     assert np.array_equal(index.numpy(), np.argsort(d, axis=1)[:, :9])
     np.testing.assert_allclose(square.sqrt().numpy(), np.sort(d, axis=1)[:, :9], rtol=1e-9)
+
+
+def test_nearest_for_several_numbers_are_those_for_each():
+    y = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    nearest = Nearest(y)
+    for k in (10, 7, 20, 45, 299):
+        for found, expected in zip(nearest(k), nearest_others(y, k), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_rows_have_the_perplexity_and_are_a_gaussian_kernel():
