@@ -187,7 +187,15 @@ def test_interrupt_leaves_a_usable_model_and_its_progress(points, tmp_path):
     )
 
 
-def test_ctrl_c_within_a_step_waits_for_its_end(points, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C interrupts, whatever the shell has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_within_a_step_waits_for_its_end(points, tmp_path, ctrl_c):
     class Pressed(WGAN):
         calls = 0
 
@@ -205,7 +213,7 @@ def test_ctrl_c_within_a_step_waits_for_its_end(points, tmp_path):
     assert same(again, train("wgan", points, steps=20, **QUICK))
 
 
-def test_a_second_ctrl_c_breaks_in():
+def test_a_second_ctrl_c_breaks_in(ctrl_c):
     done = []
     with pytest.raises(KeyboardInterrupt), interrupts_held():
         signal.raise_signal(signal.SIGINT)
