@@ -195,6 +195,7 @@ def test_interrupt(many_threads):
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         pytest.skip("Ctrl-C is ignored here, as a shell does for what it starts in the background")
     x, y, h = problem(300_000, 4096, 2)
+    kernels.assign(x[:5000], y, h)  # starts the helpers, which stay
     threads = threading.active_count()
     # Python drops an interrupt that arrives in the callback of a weak reference, such as a pool has: press again.
     presses = [threading.Timer(seconds, _thread.interrupt_main) for seconds in (0.1, 5.0, 10.0, 15.0)]
