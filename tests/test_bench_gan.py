@@ -177,7 +177,8 @@ def test_time_to_a_level(harness) -> None:
 
 def test_what_is_there_is_not_run_again(harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     bench, runs = harness("bench_gan"), harness("gan.runs")
-    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda jobs, context, start: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda jobs, context, start, told: ThreadPoolExecutor(jobs))
+    monkeypatch.setattr(bench, "limit_threads", lambda threads: None)  # of the tests that follow in this process
     done = []
 
     def run(task):

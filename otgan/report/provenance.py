@@ -72,10 +72,10 @@ def command_line(command: str, settings: Any) -> str:
     return shlex.join([*words, *named])
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that a result depends on, as installed."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Of the packages that a result depends on, as far as they are installed."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

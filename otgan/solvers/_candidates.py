@@ -259,8 +259,9 @@ class Candidates:
         Soft masses hide that a target among near copies wins no sample. One that has less than ``least`` of its weight,
         where chance would not explain it, gets the height at which ``b_i m`` samples prefer it to what they have.
         """
-        starved = np.flatnonzero((self.masses(h) < least * b) & (self.m * b > EXPECTED))
-        first, _, _ = self.best(h)
+        first, _, where = self.best(h)
+        masses = np.bincount(where, minlength=self.n) / self.m
+        starved = np.flatnonzero((masses < least * b) & (self.m * b > EXPECTED))
         h = h.copy()
         quotas = np.ceil(b[starved] * self.m).astype(np.int64)
         step = max(min(FILLED, BLOCK // int(quotas.max(initial=1))), 1)

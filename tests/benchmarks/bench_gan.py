@@ -15,14 +15,13 @@ top.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results import machine, say
+from results import limit_threads, machine, say
 
 if TYPE_CHECKING:
     from gan.runs import Task
@@ -65,13 +64,13 @@ def chosen(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def do(tasks: list[Task], results: dict[str, Any], args: argparse.Namespace) -> None:
     """Run what the file does not hold yet, several at a time; every result is kept at once."""
     from gan import report
-    from gan.runs import limit_threads, run
+    from gan.runs import run
 
     done = {one["key"] for one in results["runs"]}
     tasks = [task for task in tasks if task.key not in done]
     if not tasks:
         return
-    with ProcessPoolExecutor(args.jobs, get_context("spawn"), limit_threads) as pool:
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), limit_threads, (1,)) as pool:
         try:
             waiting = {pool.submit(run, task): task for task in tasks}
             for future in as_completed(waiting):
@@ -117,8 +116,7 @@ def tuned(results: dict[str, Any], args: argparse.Namespace, problems: list[str]
 def main() -> None:
     """Run, then print and draw."""
     args = arguments()
-    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-        os.environ[f"{name}_NUM_THREADS"] = "1"
+    limit_threads(1)
     from gan import report
     from gan.runs import BASELINES, Task
 

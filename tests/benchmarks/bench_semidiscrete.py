@@ -17,22 +17,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results import machine, say
+from results import limit_threads, machine, say
 
 PACKAGES = ("otgan", "numpy", "torch", "POT", "jax", "ott-jax")
 
 
-def limit_threads(threads: int) -> None:
+def limit_cores(threads: int) -> None:
     """The same cores for all, before anything starts a pool of threads."""
-    for name in ("OMP", "MKL", "OPENBLAS", "NUMBA"):
-        os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if hasattr(os, "sched_setaffinity"):  # XLA has no setting: it takes the cores that it may use
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-    import torch
-
-    torch.set_num_threads(threads)
+    limit_threads(threads)
 
 
 def run_method(problem: Any, method: Any, results: dict[str, Any]) -> None:
@@ -120,7 +115,7 @@ def run(args: argparse.Namespace, results: dict[str, Any]) -> None:
 def main() -> None:
     """Run, then print and draw."""
     args = arguments()
-    limit_threads(args.threads)
+    limit_cores(args.threads)
     from semidiscrete import report
 
     results = report.read(args.out)

@@ -27,8 +27,8 @@ import torch
 from bench_images import first
 from imaging import stages
 from imaging.stages import Skipped
-from imaging.store import Store, Watch, limit_threads
-from results import say
+from imaging.store import Store, Watch
+from results import limit_threads, say
 from torch import Tensor
 
 from otgan.datasets import data_folder

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,27 @@ def finite(value: Any) -> Any:
 
 def machine(threads: int | None = None, packages: tuple[str, ...] = ("otgan", "numpy", "torch")) -> dict[str, Any]:
     """What the times belong to: processor, threads, versions of the packages that are there."""
+    from otgan.report import provenance  # not at the top: what it imports reads the variables that limit_threads sets
+
     cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
         lines = info.read_text().splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {"cpu": cpu, "threads": threads, "python": platform.python_version(), "versions": versions}
+    about = {"cpu": cpu, "threads": threads, "python": platform.python_version()}
+    return {**about, "versions": provenance.versions(packages)}
+
+
+def limit_threads(threads: int) -> None:
+    """As many threads for everything in this process and in those that it starts.
+
+    Numba takes torch's number. Its own variable must not change once its threads run: nothing could be compiled after.
+    """
+    import torch
+
+    for name in ("OMP", "MKL", "OPENBLAS"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    torch.set_num_threads(threads)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 import otgan as og
 from gan.problems import Data, draw, judge, look
@@ -208,11 +207,6 @@ def _shown(task: Task, data: Data, model: Any) -> list[list[float]]:
     if task.seed or task.problem == "codes" or task.kind == "trial":
         return []
     return (_new(task, data, model)[:_SHOWN] * data.unit).round(3).tolist()
-
-
-def limit_threads() -> None:
-    """One thread for everything."""
-    torch.set_num_threads(1)
 
 
 def failed(record: dict[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -93,13 +92,6 @@ class Store:
         about[name] = numbers
         self.write()
         return pixels.cpu(), numbers
-
-
-def limit_threads(threads: int) -> None:
-    """The same cores for all. Numba, imported by now, refuses to hear of it, and takes torch's number anyway."""
-    for name in ("OMP", "MKL", "OPENBLAS"):
-        os.environ[f"{name}_NUM_THREADS"] = str(threads)
-    torch.set_num_threads(threads)
 
 
 def _line(numbers: dict[str, Any]) -> str:
