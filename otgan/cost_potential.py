@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from otgan import io, kernels
 from otgan._checks import as_exponent, as_points, as_positive, as_tensor, as_weights
+from otgan.cellwise import CellwisePotential
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from otgan._checks import ArrayLike
 
 
-class KantorovichPotential(nn.Module):
+class KantorovichPotential(CellwisePotential):
     """``phi(x) = min_i |x - y_i|^p / p - psi_i`` over targets y_i with dual values psi_i, for p > 1.
 
     Then ``phi(x) + psi_i <= |x - y_i|^p / p``, with equality where x is in the cell of i: the cells are those of the
@@ -47,9 +48,8 @@ class KantorovichPotential(nn.Module):
                 [1., 1.]], dtype=torch.float64)
     """
 
-    points: Tensor
     psi: Tensor
-    weights: Tensor
+    precise = ("psi", "weights")
 
     def __init__(self, points: ArrayLike, dual: ArrayLike, weights: ArrayLike | None = None, p: float = 2.0) -> None:
         super().__init__()
@@ -64,19 +64,9 @@ class KantorovichPotential(nn.Module):
         self.register_buffer("psi", psi.clone())
         self.register_buffer("weights", as_weights(weights, len(points)).to(points.device))
 
-    @property
-    def n(self) -> int:
-        """Number of targets."""
-        return int(self.points.shape[0])
-
-    @property
-    def dim(self) -> int:
-        """Dimension d."""
-        return int(self.points.shape[1])
-
     def extra_repr(self) -> str:
-        """What ``repr`` shows."""
-        return f"n={self.n}, dim={self.dim}, p={self.p:g}"
+        """What ``print`` shows between the brackets."""
+        return f"{super().extra_repr()}, p={self.p:g}"
 
     # ------------------------------------------------------ phi and its map
 
@@ -97,15 +87,6 @@ class KantorovichPotential(nn.Module):
     def dual(self) -> Tensor:
         """Target-side potential psi, shape (n,), float64: ``phi(x) + psi_i <= |x - y_i|^p / p``."""
         return self.psi
-
-    def transport(self, x: ArrayLike) -> Tensor:
-        """Optimal transport map ``T(x) = y_i``, i the target whose cell holds x, shape (m, d)."""
-        x = self._inputs(x)
-        return self.points.to(x.dtype)[self._index(x)]
-
-    def assign(self, x: ArrayLike) -> Tensor:
-        """Number of the cell that holds x, shape (m,), int64; the lowest number on a boundary."""
-        return self._index(self._inputs(x))
 
     def top_k(self, x: ArrayLike, k: int) -> kernels.TopK:
         """The ``k`` best targets of each x and their scores ``psi_i - |x - y_i|^p / p``, both (m, k), best first."""
@@ -156,7 +137,7 @@ class KantorovichPotential(nn.Module):
     def barycentre(self, x: ArrayLike, reg: float) -> Tensor:
         """``sum_i p_i(x) y_i``, shape (m, d), inside the convex hull of the targets; see :meth:`smooth_transport`."""
         x = self._inputs(x)
-        middle = self._middle(x)
+        middle = self._middle().to(x.dtype)
         y, psi, weights = self._smoothing(x)
         if self.p == 2.0:
             x, y, psi = _inner_products(x - middle, y - middle, psi)
@@ -170,27 +151,6 @@ class KantorovichPotential(nn.Module):
 
     # -------------------------------------------------------------- inside
 
-    def _inputs(self, x: ArrayLike) -> Tensor:
-        """Checked x on the buffers' device, in the wider dtype; a tensor keeps its graph."""
-        if isinstance(x, Tensor) and x.device != self.points.device:
-            raise ValueError(f"x is on {x.device} but the potential is on {self.points.device}; move one with .to().")
-        checked = as_points(x, "x", self.dim, allow_empty=True)
-        if isinstance(x, Tensor) and x.is_floating_point():
-            checked = x  # the caller's tensor, with its graph
-        return checked.to(device=self.points.device, dtype=torch.promote_types(checked.dtype, self.points.dtype))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> KantorovichPotential:
-        """Moves and casts reach the points alone in precision: psi and weights stay in float64."""
-        precise = {name: getattr(self, name) for name in ("psi", "weights")}
-        super()._apply(fn, recurse)
-        for name, value in precise.items():
-            setattr(self, name, value.to(self.points.device))
-        return self
-
-    def _middle(self, x: Tensor) -> Tensor:
-        """A point among the targets: coordinate-wise median, which no outlier moves."""
-        return self.points.median(dim=0).values.to(x.dtype)
-
     @property
     def _constant(self) -> float:
         """What float32 must not carry along with psi."""
@@ -201,7 +161,7 @@ class KantorovichPotential(nn.Module):
         x, y = x.detach(), self.points.to(x.dtype)
         psi = self.psi - self._constant
         if self.p == 2.0:
-            middle = self._middle(x)
+            middle = self._middle().to(x.dtype)
             return _inner_products(x - middle, y - middle, psi)
         return x, y, psi.to(x.dtype)
 

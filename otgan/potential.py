@@ -10,18 +10,16 @@ Three descriptions of one function are in use, and nowhere but here is one turne
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from otgan import io, kernels
 from otgan._checks import as_points, as_positive, as_tensor, as_weights, require_finite
-from otgan.measures import DiscreteMeasure, Source
+from otgan.cellwise import CellwisePotential
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +30,7 @@ Cost = Literal["sqeuclidean", "half-sqeuclidean"]
 _COST_FACTOR = {"half-sqeuclidean": 1.0, "sqeuclidean": 2.0}
 
 
-class BrenierPotential(nn.Module):
+class BrenierPotential(CellwisePotential):
     """Convex, piecewise linear ``u_h(x) = max_i <x, y_i> + h_i`` over targets y_i with heights h_i.
 
     Its gradient ``T_h(x) = y_i`` on the power cell of i is the optimal transport map from the source to the measure
@@ -56,11 +54,10 @@ class BrenierPotential(nn.Module):
                 [1., 1.]], dtype=torch.float64)
     """
 
-    points: Tensor
     heights: Tensor
-    weights: Tensor
     center: Tensor
-    p = 2.0  # exponent of the cost |x - y|^p / p
+    p = 2.0
+    precise = ("heights", "weights", "center")
 
     def __init__(
         self,
@@ -100,22 +97,6 @@ class BrenierPotential(nn.Module):
         g = as_tensor(dual, "dual").to(device=y.device, dtype=torch.float64)
         return cls(y, heights_from_dual(y, g, cost), weights)
 
-    # ------------------------------------------------------------------ shape
-
-    @property
-    def n(self) -> int:
-        """Number of targets."""
-        return int(self.points.shape[0])
-
-    @property
-    def dim(self) -> int:
-        """Dimension d."""
-        return int(self.points.shape[1])
-
-    def extra_repr(self) -> str:
-        """What ``print`` shows between the brackets."""
-        return f"n={self.n}, dim={self.dim}"
-
     # ------------------------------------------------------- value and map
 
     def forward(self, x: ArrayLike) -> Tensor:
@@ -125,15 +106,6 @@ class BrenierPotential(nn.Module):
         """
         x = self._inputs(x)
         return self._value(x, self._index(x))
-
-    def transport(self, x: ArrayLike) -> Tensor:
-        """Optimal transport map ``T_h(x) = y_i`` with i the best target, shape (m, d)."""
-        x = self._inputs(x)
-        return self.points.to(x.dtype)[self._index(x)]
-
-    def assign(self, x: ArrayLike) -> Tensor:
-        """Number of the power cell that holds x, shape (m,), int64; the lowest number on a boundary."""
-        return self._index(self._inputs(x))
 
     def top_k(self, x: ArrayLike, k: int) -> kernels.TopK:
         """The ``k`` best targets of each x and their scores ``<x, y_i> + h_i``, both (m, k), best first."""
@@ -207,27 +179,6 @@ class BrenierPotential(nn.Module):
 
     # -------------------------------------------------------------- inside
 
-    def _inputs(self, x: ArrayLike) -> Tensor:
-        """Checked x on the buffers' device, in the wider dtype; a tensor keeps its graph."""
-        if isinstance(x, Tensor) and x.device != self.points.device:
-            raise ValueError(f"x is on {x.device} but the potential is on {self.points.device}; move one with .to().")
-        checked = as_points(x, "x", self.dim, allow_empty=True)
-        if isinstance(x, Tensor) and x.is_floating_point():
-            checked = x  # the caller's tensor, with its graph
-        return checked.to(device=self.points.device, dtype=torch.promote_types(checked.dtype, self.points.dtype))
-
-    def _middle(self) -> Tensor:
-        """A point among the targets: coordinate-wise median, which no outlier moves."""
-        return self.points.median(dim=0).values.to(torch.float64)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> BrenierPotential:
-        """Moves and casts reach the points alone in precision: heights, weights and centre stay in float64."""
-        precise = {name: getattr(self, name) for name in ("heights", "weights", "center")}
-        super()._apply(fn, recurse)
-        for name, value in precise.items():
-            setattr(self, name, value.to(self.points.device))
-        return self
-
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
         """Kernel arguments x', y', h' and a constant, chosen so that a shift of the data costs no digits.
 
@@ -299,119 +250,6 @@ def fix_gauge(heights: Tensor, weights: Tensor) -> Tensor:
     finite = torch.isfinite(heights)
     mass = weights[finite].sum()
     return heights - (weights[finite] * heights[finite]).sum() / mass
-
-
-@dataclass(frozen=True)
-class Standardization:
-    """Affine changes of variable that make a problem centred and of unit size.
-
-    With ``x = s + p x'`` and ``y = c + q y'``, ``<x, y_i> + h_i = p q (<x', y'_i> + h'_i)`` + terms that do not depend
-    on i, where ``h_i = p q h'_i - <s, y_i - c>``: cells, masses and map are the same, so a solver that works in
-    x', y', h' gives one answer whatever the units and the origin of the data.
-
-    Attributes:
-        source_shift: s, shape (d,), float64.
-        source_scale: p > 0.
-        target_shift: c, shape (d,), float64.
-        target_scale: q > 0.
-    """
-
-    source_shift: Tensor
-    source_scale: float
-    target_shift: Tensor
-    target_scale: float
-
-    @staticmethod
-    def of(source: Source, target: DiscreteMeasure, p: float = 2.0) -> Standardization:
-        """What suits the cost ``|x - y|^p / p``.
-
-        For p = 2 zero mean and one unit of variance a coordinate on average, on both sides; for other exponents a
-        :class:`CommonStandardization`.
-        """
-        if p == 2.0:
-            scales = _scale(source.variance, source.dim), _scale(target.variance, target.dim)
-            return Standardization(source.mean, scales[0], target.mean, scales[1])
-        apart = source.mean - target.mean
-        scale = (source.variance + target.variance + float(apart @ apart)) ** 0.5 or 1.0
-        variation = (source.variance * target.variance / source.dim) ** 0.5 / scale**2
-        return CommonStandardization(target.mean, scale, target.mean, scale, p, variation or 1.0)
-
-    @property
-    def score_scale(self) -> float:
-        """Typical difference of two targets' scores, in scaled variables."""
-        return math.sqrt(len(self.source_shift))
-
-    @property
-    def height_scale(self) -> float:
-        """What a height is multiplied by on the way back: p q."""
-        return self.source_scale * self.target_scale
-
-    def voronoi(self, y: Tensor) -> Tensor:
-        """Heights h' for which the cells of the scaled targets y', shape (n, d), are their Voronoi cells."""
-        return voronoi_heights(y)
-
-    def source(self, x: Tensor) -> Tensor:
-        """``x' = (x - s) / p``."""
-        return (x - self.source_shift.to(x)) / self.source_scale
-
-    def target(self, y: Tensor) -> Tensor:
-        """``y' = (y - c) / q``, float64."""
-        return (y.double() - self.target_shift.to(y.device)) / self.target_scale
-
-    def heights(self, scaled: Tensor, points: Tensor) -> Tensor:
-        """``h_i = p q h'_i - <s, y_i - c>``."""
-        offset = (points.double() - self.target_shift.to(points.device)) @ self.source_shift.to(points.device)
-        return self.height_scale * scaled.double() - offset
-
-    def scaled_heights(self, heights: Tensor, points: Tensor) -> Tensor:
-        """Inverse of :meth:`heights`."""
-        offset = (points.double() - self.target_shift.to(points.device)) @ self.source_shift.to(points.device)
-        return (heights.double() + offset) / self.height_scale
-
-
-@dataclass(frozen=True)
-class CommonStandardization(Standardization):
-    """One change of variables for both sides: all that a cost of distances survives.
-
-    With ``x = s + r x'`` and ``y = s + r y'``, ``psi_i - |x - y_i|^p / p = r^p (psi'_i - |x' - y'_i|^p / p)`` for
-    ``psi_i = r^p psi'_i``, and what is called heights is psi. Here s is the mean of the targets and
-    ``r^2 = E |x - y|^2`` of independent x and y, so that a typical cost is of order 1 whatever p.
-
-    Attributes:
-        p: exponent of the cost.
-        variation: ``sqrt(V_x V_y / d) / r^2``: the standard deviation of ``<x', y'>``, and by how much the costs of two
-            targets typically differ from one x to another.
-    """
-
-    p: float
-    variation: float
-
-    @property
-    def score_scale(self) -> float:
-        """Typical difference of two targets' scores, in scaled variables."""
-        return self.variation
-
-    @property
-    def height_scale(self) -> float:
-        """``r^p``."""
-        return self.target_scale**self.p
-
-    def voronoi(self, y: Tensor) -> Tensor:
-        """``psi' = 0``, shape (n,), float64."""
-        return torch.zeros(len(y), dtype=torch.float64, device=y.device)
-
-    def heights(self, scaled: Tensor, points: Tensor) -> Tensor:
-        """``psi_i = r^p psi'_i``."""
-        return self.height_scale * scaled.double()
-
-    def scaled_heights(self, heights: Tensor, points: Tensor) -> Tensor:
-        """Inverse of :meth:`heights`."""
-        return heights.double() / self.height_scale
-
-
-def _scale(variance: float, dim: int) -> float:
-    scale = (variance / dim) ** 0.5
-    return scale if scale > 0.0 else 1.0
 
 
 def _convex_envelope(points: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:

@@ -21,9 +21,11 @@ RANKS = {
     "datasets": 1,
     "images": 2,
     "measures": 1,
+    "cellwise": 1,
     "potential": 2,
     "cost_potential": 2,
     "repair": 2,
+    "standardization": 3,
     "cells": 3,
     "callbacks": 4,
     "certificate": 4,
@@ -43,7 +45,7 @@ ENTRY = 11  # otgan/__main__.py
 TOP = 12  # otgan/__init__.py
 LAZY = {"PIL", "matplotlib", "ot", "pykeops", "sklearn"}
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve"}
-MAX_LINES = 450
+MAX_LINES = 400
 
 
 def module_name(path: Path, root: Path = REPOSITORY) -> str:

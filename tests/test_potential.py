@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otgan as og
-from otgan.potential import Standardization, fix_gauge, heights_from_dual, voronoi_heights
+from otgan.potential import fix_gauge, heights_from_dual, voronoi_heights
+from otgan.standardization import Standardization
 
 
 def random_potential(n=40, d=3, seed=0, dtype=np.float64):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otgan.potential import Standardization
 from otgan.solvers._collinear import Line
 from otgan.solvers._scores import Scores
+from otgan.standardization import Standardization
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,8 +12,9 @@ from torch import Tensor
 from otgan import kernels
 from otgan._checks import as_count, as_positive
 from otgan.certificate import chi2_estimate
-from otgan.potential import Standardization, fix_gauge
+from otgan.potential import fix_gauge
 from otgan.solvers.base import Outcome, Problem, Stopwatch
+from otgan.standardization import Standardization
 
 if TYPE_CHECKING:
     from otgan.callbacks import Callback

@@ -12,10 +12,11 @@ import torch
 
 from otgan.certificate import Certificate
 from otgan.measures import Empirical
-from otgan.potential import Standardization, fix_gauge, heights_from_dual
+from otgan.potential import fix_gauge, heights_from_dual
 from otgan.repair import power_cost
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 from otgan.solvers.result import Plan
+from otgan.standardization import Standardization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

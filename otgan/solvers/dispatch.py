@@ -14,7 +14,7 @@ from otgan.cells import has_exact_cells
 from otgan.certificate import certify
 from otgan.cost_potential import KantorovichPotential
 from otgan.measures import DiscreteMeasure, Empirical, Source
-from otgan.potential import BrenierPotential, Standardization, fix_gauge
+from otgan.potential import BrenierPotential, fix_gauge
 from otgan.solvers.adam import Adam
 from otgan.solvers.base import Outcome, Problem, Solver, Stopwatch
 from otgan.solvers.checkpoint import Checkpoint, fingerprint
@@ -22,6 +22,7 @@ from otgan.solvers.discrete import Discrete
 from otgan.solvers.exact import Newton
 from otgan.solvers.result import ConvergenceError, Result
 from otgan.solvers.stochastic import StochasticNewton
+from otgan.standardization import Standardization
 
 if TYPE_CHECKING:
     from pathlib import Path

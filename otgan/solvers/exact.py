@@ -12,9 +12,10 @@ from otgan.cells import exact_cells
 from otgan.cells.factory import line
 from otgan.certificate import certify_exact
 from otgan.measures import Empirical
-from otgan.potential import Standardization, fix_gauge
+from otgan.potential import fix_gauge
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 from otgan.solvers.newton import newton
+from otgan.standardization import Standardization
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,8 @@ import torch
 
 import otgan as og
 from otgan import kernels
-from otgan.potential import CommonStandardization, Standardization
 from otgan.solvers import Adam
+from otgan.standardization import CommonStandardization, Standardization
 
 EXPONENTS = (1.25, 1.5, 3.0, 4.0)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import otgan as og
 from otgan import kernels
 from otgan.certificate import chi2_estimate
-from otgan.potential import Standardization
+from otgan.standardization import Standardization
 
 LEVELS = (0.1, 0.05, 0.02, 0.01)
 ENOUGH = 0.9 * LEVELS[-1]  # a run that measures this is over
