@@ -63,10 +63,10 @@ def test_rows_are_made_once(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    images = benches[0]
+    images, Store = benches[0], sys.modules["imaging.store"].Store
     file = tmp_path / "out.json"
     wanted = ["real, one half", "training images", "reconstructed", "prior noise", "nearest", "WGAN-GP, pixels"]
-    images.run(images.Bench(images.Store(file, settings), *small, settings), wanted)
+    images.Bench(Store(file, settings), *small, settings).run(wanted)
     assert "WGAN-GP, pixels is left out: there is no otgan.adversarial" in capsys.readouterr().err
     found = json.loads(file.read_text())
     assert list(found["rows"]) == wanted[:-1]
@@ -83,9 +83,9 @@ def test_rows_are_made_once(
 
     for name in ("train_classifier", "Autoencoder"):
         monkeypatch.setattr(sys.modules["imaging.stages"], name, never)
-    store = images.Store(file, settings)
+    store = Store(file, settings)
     del store.rows["nearest"]
-    images.run(images.Bench(store, *small, settings), [*wanted[:-1], "Gaussian of the codes"])
+    images.Bench(store, *small, settings).run([*wanted[:-1], "Gaussian of the codes"])
     again = json.loads(file.read_text())["rows"]
     assert set(again) == {*wanted[:-1], "Gaussian of the codes"}
     assert again["nearest"]["metrics"] == rows["nearest"]["metrics"]
@@ -93,10 +93,10 @@ def test_rows_are_made_once(
     assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + 1 + 6
     assert "real images in their place (n = 90)" in text and "accuracy" in text
     with pytest.raises(SystemExit, match="other settings"):
-        images.Store(file, settings | {"latent": 4})
-    assert images.Store(file, {}, reading=True).rows == again
+        Store(file, settings | {"latent": 4})
+    assert Store(file, {}, reading=True).rows == again
     with pytest.raises(SystemExit, match="There is no"):
-        images.Store(tmp_path / "nothing.json", {}, reading=True)
+        Store(tmp_path / "nothing.json", {}, reading=True)
 
 
 @pytest.mark.parametrize("coder", ["channels", "image"])
@@ -107,12 +107,12 @@ def test_stacked_rows(
     tmp_path: Path,
     coder: str,
 ) -> None:
-    stacked = benches[1]
+    stacked, Store = benches[1], sys.modules["imaging.store"].Store
     settings = settings | {"coder": coder}
     file = tmp_path / "out.json"
-    bench = stacked.Bench(stacked.Store(file, settings), *small, settings)
+    bench = stacked.Bench(Store(file, settings), *small, settings)
     assert bench.codes.shape == (300, 9)
-    stacked.run(bench, [stacked.REAL, "reconstructed", "prior noise", "nearest", "WGAN-GP, pixels"])
+    bench.run([stacked.REAL, "reconstructed", "prior noise", "nearest", "WGAN-GP, pixels"])
     found = json.loads(file.read_text())
     assert list(found["rows"]) == [stacked.REAL, "reconstructed", "prior noise", "nearest"]
     real = found["rows"][stacked.REAL]

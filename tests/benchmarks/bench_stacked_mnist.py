@@ -18,36 +18,33 @@ Results, trained parts and samples are kept beside the JSON file, and what is th
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from bench_images import first
-from imaging import stages
-from imaging.stages import Skipped
-from imaging.store import Store, Watch
-from results import limit_threads, say
+from imaging import rows, stages
+from imaging.rows import Draws, Numbers, Rows
+from imaging.store import Store
 from torch import Tensor
 
-from otgan.datasets import data_folder
-from otgan.images import Images, mnist
+from otgan.images import Images
 from otgan.metrics import count_stacked_modes, stack
 
+NAME = "bench_stacked_mnist"
 _GAN_IMAGES = 60_000
 REAL = "real, held-out digits"
 
 
-class Bench:
+class Bench(Rows):
     """The rows, each made when it is asked for."""
 
+    offset = 3
+
     def __init__(self, store: Store, train: Images, test: Images, settings: dict[str, Any]) -> None:
-        self.store, self.train, self.test, self.settings = store, train, test, settings
-        self.n, self.seed, self.latent = settings["n_samples"], settings["seed"], settings["latent"]
+        super().__init__(store, train, test, settings)
+        self.latent = settings["latent"]
         self.stacked = stack(train.pixels, settings["n_stacked"], self.seed)
         self.by_channel = settings["coder"] == "channels"
-        self._codes: Tensor | None = None
 
     @property
     def coder(self) -> Any:
@@ -57,139 +54,76 @@ class Bench:
         settings = self.settings | {"latent": self.latent * (1 if self.by_channel else 3)}
         return stages.autoencoder(self.store, shown, held, settings)
 
-    @property
-    def codes(self) -> Tensor:
-        """Of the stacked images, shape (n, 3 latent)."""
-        if self._codes is None:
-            if self.by_channel:  # each digit is encoded once, however often it is stacked
-                self._codes = self.coder.encode(self.train.pixels).cpu()[self.stacked.numbers].flatten(1)
-            else:
-                self._codes = self.coder.encode(self.stacked.pixels).cpu()
-        return self._codes
+    def encode(self) -> Tensor:
+        """Codes of the stacked images, shape (n, 3 latent)."""
+        if self.by_channel:  # each digit is encoded once, however often it is stacked
+            digits: Tensor = self.coder.encode(self.train.pixels).cpu()
+            return digits[self.stacked.numbers].flatten(1)
+        codes: Tensor = self.coder.encode(self.stacked.pixels).cpu()
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Stacked images (k, 3, h, w) of codes (k, 3 latent)."""
-        coder = self.coder
         if not self.by_channel:
-            return coder.decode(codes)
-        channels = coder.decode(codes.reshape(-1, self.latent))
+            return super().decode(codes)
+        channels = super().decode(codes.reshape(-1, self.latent))
         return channels.reshape(len(codes), 3, *channels.shape[2:])
 
-    def rows(self) -> dict[str, Callable[[], tuple[Tensor, dict[str, Any]]]]:
+    def rows(self) -> Draws:
         """What to draw, by name."""
-        rows: dict[str, Callable[[], tuple[Tensor, dict[str, Any]]]] = {
+        return {
             REAL: lambda: (stack(self.test.pixels, self.n, self.seed + 2).pixels, {}),
             "reconstructed": self._reconstructed,
-            "prior noise": lambda: self._decoded(stages.prior_noise(self.codes.shape[1]), 0.0),
-            "Gaussian of the codes": lambda: self._decoded(stages.gaussian_codes(self.codes), 0.0),
+            **self.from_codes(),
+            **self.transported("nearest", "entropic", "extension", "auto"),
+            "WGAN-GP, pixels": lambda: self.adversarial(self.stacked.pixels[:_GAN_IMAGES]),
         }
-        for name in ("nearest", "entropic", "extension", "auto"):
-            rows[name] = lambda name=name: self._transported(name)  # type: ignore[misc]
-        return rows | {"WGAN-GP, pixels": self._wgan}
 
-    def _reconstructed(self) -> tuple[Tensor, dict[str, Any]]:
+    def _reconstructed(self) -> tuple[Tensor, Numbers]:
         real = stack(self.test.pixels, self.n, self.seed + 2).pixels
         coder = self.coder
         shown = real.flatten(0, 1)[:, None] if self.by_channel else real
         return coder.reconstruct(shown).reshape(real.shape), {"seconds": self.store.seconds("autoencoder")}
 
-    def _decoded(self, draw: Callable[[int, int], Tensor], seconds: float) -> tuple[Tensor, dict[str, Any]]:
-        self.coder  # noqa: B018  its seconds are known once it is there
-        earlier = self.store.seconds("autoencoder") + seconds
-        return stages.from_codes(self.decode, draw, self.n, self.seed + 3, earlier)
-
-    def _transported(self, name: str) -> tuple[Tensor, dict[str, Any]]:
-        model = stages.transport(self.store, self.codes, self.settings)
-        about = self.store.results["stages"]["transport"]
-        watch = Watch()
-        generator = stages.generators(model, self.settings)[name]()
-        made = about["wall"] if name == "auto" else about["solve"] + watch.read()["wall"]
-        return self._decoded(generator.sample, made)
-
-    def _wgan(self) -> tuple[Tensor, dict[str, Any]]:
-        stages.transport(self.store, self.codes, self.settings)
-        budget = self.store.seconds("autoencoder", "transport")
-        model = stages.wgan_gp(self.stacked.pixels[:_GAN_IMAGES].float() / 127.5 - 1.0, budget, self.seed)
-        images = (model.sample(self.n, self.seed + 3) + 1.0) / 2.0
-        return images, {"seconds": model.seconds, "steps": model.steps, "status": model.status}
-
-    def measure(self, pixels: Tensor) -> dict[str, Any]:
+    def measure(self, name: str, pixels: Tensor) -> Numbers:
         """Modes and KL of one row."""
-        classes = len(self.train.names)
-        judge = stages.classifier(self.store, self.train, self.test, self.settings["epochs"], self.seed)
-        weights = torch.bincount(self.train.labels, minlength=classes).double()
-        return count_stacked_modes(pixels, judge, class_weights=weights).to_dict()
+        weights = torch.bincount(self.train.labels, minlength=len(self.train.names)).double()
+        return count_stacked_modes(pixels, self.classifier, class_weights=weights).to_dict()
 
-
-def run(bench: Bench, wanted: Sequence[str]) -> None:
-    """Every row that the file does not hold yet."""
-    store = bench.store
-    for name, draw in bench.rows().items():
-        if name not in wanted or name in store.rows:
-            continue
-        try:
-            pixels, numbers = store.samples(name, draw)
-        except Skipped as why:
-            say(f"{name} is left out: {why}")
-            continue
-        store.rows[name] = bench.measure(pixels) | {"about": numbers}
-        store.write()
-        row = store.rows[name]
-        say(f"{name}: {row['captured']} modes, KL {row['kl']:.4g} (true law {row['kl_null']:.4g})")
+    def line(self, row: Numbers) -> str:
+        """What is told of a row when it is there."""
+        return f"{row['captured']} modes, KL {row['kl']:.4g} (true law {row['kl_null']:.4g})"
 
 
 def table(results: dict[str, Any]) -> str:
     """One row a generator, in Markdown, under that of a perfect sampler."""
-    rows = [["samples", "modes", "KL to uniform", "KL to the data's modes", "seconds"], ["---"] * 5]
+    lines = [["samples", "modes", "KL to uniform", "KL to the data's modes", "seconds"], ["---"] * 5]
     for row in list(results["rows"].values())[:1]:
         null = f"{row['kl_null']:.4f} +- {row['kl_null_std']:.4f}"
         perfect = [f"perfect, {row['n_samples']:,}", f"{row['captured_null']:.1f}", null]
-        rows.append([*perfect, f"{row['kl_data_null']:.4f}", ""])
+        lines.append([*perfect, f"{row['kl_data_null']:.4f}", ""])
     for name, row in results["rows"].items():
         seconds = row["about"].get("seconds")
         shown = [f"{row['captured']} of {row['n_modes']}", f"{row['kl']:.4f}", f"{row['kl_data']:.4f}"]
-        rows.append([name, *shown, "" if seconds is None else f"{seconds:.0f}"])
+        lines.append([name, *shown, "" if seconds is None else f"{seconds:.0f}"])
     stages_ = [f"{name}: {numbers}" for name, numbers in results["stages"].items()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n\n" + "\n".join(stages_)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n\n" + "\n".join(stages_)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these")
+    parser = rows.parser(__doc__, NAME, 26_000)
     parser.add_argument("--coder", choices=["channels", "image"], default="channels")
-    parser.add_argument("--n-train", type=int, default=60_000, help="digits that are stacked")
-    parser.add_argument("--n-test", type=int, default=10_000)
-    parser.add_argument("--n-stacked", type=int, default=128_000)
-    parser.add_argument("--n-samples", type=int, default=26_000)
-    parser.add_argument("--latent", type=int, default=32, help="dimension of a channel's code")
-    parser.add_argument("--autoencoder-steps", type=int, default=10_000)
-    parser.add_argument("--whiten", type=float, default=0.0, help="of the autoencoder's loss")
-    parser.add_argument("--noise", type=float, default=0.0, help="on the codes, of the autoencoder's loss")
-    parser.add_argument("--steps", type=int, default=6000, help="of a network's fit")
-    parser.add_argument("--epochs", type=int, help="of the classifier")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("runs/bench_stacked_mnist.json"), help="default: %(default)s")
-    parser.add_argument("--table", action="store_true", help="run nothing, print the table of the file")
+    parser.add_argument("--n-stacked", type=int, default=128_000, help="images to learn from")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, print the table."""
     args = arguments(argv)
-    limit_threads(args.threads)
-    own = ("rows", "threads", "out", "table")
-    settings = {name: value for name, value in vars(args).items() if name not in own}
-    store = Store(args.out, settings, reading=args.table)
-    if not args.table:
-        if data_folder() is None:
-            sys.exit("bench_stacked_mnist: OTGAN_DATA names no folder of data; it must hold mnist/.")
-        bench = Bench(store, first(mnist(True), args.n_train), first(mnist(False), args.n_test), settings)
-        names = list(bench.rows())
-        if unknown := set(args.rows or ()) - set(names):
-            sys.exit(f"bench_stacked_mnist: there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}.")
-        run(bench, args.rows or names)
+    store, bench = rows.start(args, Bench, NAME, images=not args.table)
+    if bench is not None:
+        bench.run(args.rows or list(bench.rows()))
     print(table(store.results))
 
 
