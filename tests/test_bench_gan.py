@@ -220,3 +220,11 @@ def test_one_run(harness, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds == sorted(seconds) and found["seconds"] >= 0.99 * seconds[-1]
     if method == "wgan-gp":
         assert found["steps"] > 2 and 0.3 <= found["seconds"] < 3.0 and found["parameters"] == 3 * 8 + 2 * 72 + 18
+
+
+def test_processor_is_told_with_its_model(harness, tmp_path: Path) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: Some\ncpu family\t: 25\nmodel\t\t: 1\n\nmodel name\t: Other\nmodel\t\t: 2\n")
+    processor = harness("results").processor
+    assert processor(info) == "Some (family 25, model 1)"
+    assert processor(tmp_path / "none")

@@ -33,12 +33,18 @@ def machine(threads: int | None = None, packages: tuple[str, ...] = ("otgan", "n
     """What the times belong to: processor, threads, versions of the packages that are there."""
     from otgan.report import provenance  # not at the top: what it imports reads the variables that limit_threads sets
 
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    about = {"cpu": cpu, "threads": threads, "python": platform.python_version()}
+    about = {"cpu": processor(), "threads": threads, "python": platform.python_version()}
     return {**about, "versions": provenance.versions(packages)}
+
+
+def processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    """Its name, with family and model where the system tells them: of one maker all may bear the same name."""
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    pairs = [line.partition(":") for line in info.read_text().splitlines()]
+    told = {name.strip(): value.strip() for name, _, value in reversed(pairs)}  # of the first one
+    name = told.get("model name") or platform.machine()
+    return f"{name} (family {told['cpu family']}, model {told['model']})" if "cpu family" in told else name
 
 
 def limit_threads(threads: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Record = dict[str, Any]
-write = partial(write_indented, indent=None)  # the samples of the figure would take a line a number
+_DIGITS = 6
+
+
+def write(file: Path, results: dict[str, Any]) -> None:
+    """Replace the file in one step; no indentation (the samples would take a line a number), few digits."""
+    write_indented(file, _short(results), indent=None)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -176,7 +188,9 @@ def findings(results: dict[str, Any]) -> str:
 
 def legend(results: dict[str, Any]) -> str:
     """How to read the tables, how each method was run, and on what machine."""
-    machine = results["machine"]
+    cpus: dict[str, dict[str, None]] = {}
+    for run in results["runs"]:
+        cpus.setdefault(run.get("cpu", "a machine unknown"), {})[run["problem"]] = None
     notes = {(label(run), run["problem"] == "codes"): run["note"] for run in results["runs"] if run["kind"] != "trial"}
     return "\n".join(
         [
@@ -186,7 +200,8 @@ def legend(results: dict[str, Any]) -> str:
             "",
             *(f"- {name}{' on codes' if codes else ''}: {note}" for (name, codes), note in notes.items()),
             "",
-            f"{machine.get('cpu', '')}; {machine.get('versions', {})}",
+            *(f"{cpu}: {', '.join(problems)}" for cpu, problems in cpus.items()),
+            ", ".join(f"{name} {version}" for name, version in results["machine"].get("versions", {}).items()),
         ]
     )
 
