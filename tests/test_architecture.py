@@ -24,7 +24,6 @@ RANKS = {
     "cellwise": 1,
     "potential": 2,
     "cost_potential": 2,
-    "repair": 2,
     "standardization": 3,
     "cells": 3,
     "callbacks": 4,

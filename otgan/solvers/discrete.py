@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from otgan.certificate import Certificate
+from otgan.certificate.coupling import power_cost
 from otgan.measures import Empirical
 from otgan.potential import fix_gauge, heights_from_dual
-from otgan.repair import power_cost
 from otgan.solvers.base import Outcome, Problem, Stopwatch
 from otgan.solvers.result import Plan
 from otgan.standardization import Standardization
