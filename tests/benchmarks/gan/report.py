@@ -103,16 +103,16 @@ def table(results: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- correlations
 
 
-def correlations(run: Record) -> dict[str, float]:
-    """Of the critic's value, and of the generator's loss, with sliced W2 during one run, at evenly spaced moments.
+STARTS = (20, 4)
+"""Correlations are taken from this part of a run on: a critic has to be learned before its value means anything."""
 
-    The first quarter is left out: a critic that starts from nothing has to be learned before its value means anything.
-    """
+
+def correlations(run: Record, part: int) -> dict[str, float]:
+    """Of the critic's value, and of the generator's loss, with sliced W2 over the last ``1 - 1 / part`` of one run."""
     from scipy import stats
 
-    curve = run["curve"]
-    start = run["seconds"] / 4
-    told = ((p, p.get("value"), p["sliced_w2"]) for p in curve if p["seconds"] >= 0.98 * start)
+    start = run["seconds"] / part
+    told = ((p, p.get("value"), p["sliced_w2"]) for p in run["curve"] if p["seconds"] >= 0.98 * start)
     rows = [p for p, value, distance in told if _known(value) and _known(distance)]
     found: dict[str, float] = {}
     if len(rows) < 5:
@@ -132,16 +132,18 @@ def _known(value: float | None) -> bool:
 
 def correlation_table(results: dict[str, Any]) -> str:
     """Mean and range over seeds, one row a problem and baseline."""
-    names = [f"{what} {kind}" for what in ("value", "generator_loss") for kind in ("Spearman", "Pearson")]
-    rows = [["problem", "method", "seeds", *names]]
+    names = [(part, f"value {kind}") for part in STARTS for kind in ("Spearman", "Pearson")]
+    names.append((STARTS[0], "generator_loss Spearman"))
+    shown = [f"{name.replace('_', ' ')}, from 1/{part} on" for part, name in names]
+    rows = [["problem", "method", "seeds", *shown]]
     for problem, methods in groups(results).items():
         for name, runs in methods.items():
             if runs[0]["method"] not in BASELINES:
                 continue
-            found = [correlations(run) for run in runs]
+            found = {part: [correlations(run, part) for run in runs] for part in STARTS}
             cells = []
-            for which in names:
-                values = [one[which] for one in found if which in one]
+            for part, which in names:
+                values = [one[which] for one in found[part] if which in one]
                 spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
                 cells.append(f"{np.mean(values):.2f}{spread}" if values else "")
             rows.append([problem, name, str(len(runs)), *cells])
