@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", metavar="NAME", help="only these: ring grid roll arms codes")
+    parser.add_argument(
+        "--problems", nargs="+", metavar="NAME", help="run and show only these: ring grid roll arms codes"
+    )
     parser.add_argument(
         "--methods", nargs="+", metavar="NAME", help="only these: gan wgan wgan-gp lsgan otgan otgan-mlp"
     )
@@ -135,6 +137,8 @@ def main() -> None:
         if args.steps:
             record = "grid" if "grid" in problems else problems[0]
             do([Task(record, m, 0, "steps", 0.0, **more) for m in methods if m in BASELINES], results, args)
+    if args.problems:
+        results = results | {"runs": [run for run in results["runs"] if run["problem"] in args.problems]}
     print(f"{report.table(results)}\n\n{report.correlation_table(results)}\n\n{report.findings(results)}\n")
     print(report.legend(results))
     if args.plot:
