@@ -66,9 +66,11 @@ def certify(
     least = 20_000 if potential.p == 2.0 else 200_000
     m = as_count(n_samples if n_samples is not None else min(max(50 * n, least), 2_000_000), "n_samples", 2)
     stream = make_generator(seed, generator, potential.points.device)
-    samples: _Samples = _Fresh(source, m, stream, potential.points)
+    samples: _Samples
     if isinstance(source, Empirical) and (source.m <= m or (n_samples is None and source.m * n <= _SUMMED)):
         samples = _Atoms(source)
+    else:
+        samples = _Fresh(source, m, stream, potential.points)
     if isinstance(potential, KantorovichPotential):
         return _of_cost(potential, source, samples)
     return _of_distance(potential, source, samples)
