@@ -253,7 +253,7 @@ def curves(results: dict[str, Any]) -> Figure:
     made.supxlabel("seconds of one processor", fontsize=TEXT, color=INK)
     made.supylabel("sliced $W_2$ to held-out points", fontsize=TEXT, color=INK)
     made.legend(
-        [lines[name] for name in names], names, loc="outside upper center", ncols=len(names), frameon=False,
+        [lines[name] for name in names], names, loc="outside upper center", ncols=min(len(names), 3 * len(found)), frameon=False,
         fontsize=SMALL,
     )  # fmt: skip
     return made
