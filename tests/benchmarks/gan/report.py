@@ -252,10 +252,10 @@ def curves(results: dict[str, Any]) -> Figure:
         ax.axhline(real, color=FRAME, linewidth=0.8, linestyle=(0, (2, 3)))
     made.supxlabel("seconds of one processor", fontsize=TEXT, color=INK)
     made.supylabel("sliced $W_2$ to held-out points", fontsize=TEXT, color=INK)
+    columns = min(len(names), 2 * len(found))  # as many as a row of panels has room for
     made.legend(
-        [lines[name] for name in names], names, loc="outside upper center", ncols=min(len(names), 3 * len(found)), frameon=False,
-        fontsize=SMALL,
-    )  # fmt: skip
+        [lines[name] for name in names], names, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL
+    )
     return made
 
 
