@@ -9,25 +9,39 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
+import importlib.util
 import math
 import os
+import platform
 import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from . import _trial
+
 NAME = "keops"
 POWER_COSTS = True
-PROBE_DIM = 2
+_PAGE = "https://www.kernel-operations.io/keops/python/installation.html"
 
 _SCORE = "((X|Y)+H)"
 _COST_SCORE = "(H-Elem(P,1)*Powf(SqDist(X,Y),Elem(P,0)))"
 """``h_j - |x_i - y_j|^p / p``; the parameters P are those of :func:`_exponents`."""
 _PULL = "Powf(SqDist(X,Y)+Elem(P,3),Elem(P,2))*(Y-X)"
 """Minus the gradient of the cost."""
+_TRIAL = """
+import torch
+from pykeops.torch import Genred
+x = torch.eye(2, device="cuda")
+found = Genred("(X|Y)", ["X=Vi(2)", "Y=Vj(2)"], reduction_op="ArgMax", axis=1)(x, x, backend="GPU_1D")
+raise SystemExit(found.flatten().tolist() != [0, 1])
+"""
+"""On some machines KeOps ends the process (SIGSEGV) when it compiles for the GPU: seen with KeOps 2.3 and CUDA 13.0."""
 _lock = threading.RLock()
 
 
@@ -105,10 +119,15 @@ def _current_device(x: Tensor) -> Iterator[None]:
 def probe(device: str) -> str | None:
     """Why KeOps cannot run on ``"cpu"`` or ``"cuda"``; None if a tiny reduction gave the right answer.
 
-    Importing pykeops proves nothing: a missing compiler shows at the first reduction, an unwritable cache as OSError.
+    Importing pykeops proves nothing: a missing compiler shows at the first reduction, an unwritable cache as OSError,
+    and a crash of the compiler for GPUs ends the process, so that it is tried in another one first.
     """
     if device == "cuda" and not torch.cuda.is_available():
         return "this build of torch finds no CUDA device"
+    if device == "cuda" and importlib.util.find_spec("pykeops") is not None:
+        crash = _trial.survives(_TRIAL, _versions(), Path(_cache()) / "otgan")
+        if crash is not None:
+            return f"KeOps does not work on this GPU: {crash}. Other kernels answer; see {_PAGE}."
     try:
         x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.5]], device=device)
         index, _ = assign(x, x, torch.zeros(3, device=device))
@@ -121,10 +140,21 @@ def probe(device: str) -> str | None:
     return None
 
 
+def _cache() -> str:
+    return os.environ.get("KEOPS_CACHE_FOLDER") or os.path.join(os.path.expanduser("~"), ".cache")
+
+
+def _versions() -> str:
+    """What a compiled program for the GPU depends on."""
+    parts = [f"{name} {importlib.metadata.version(name)}" for name in ("pykeops", "keopscore", "torch")]
+    parts += [f"CUDA {torch.version.cuda}", torch.cuda.get_device_name(), platform.python_version(), platform.node()]
+    return ", ".join(parts)
+
+
 def _advice(error: BaseException, device: str) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in ("pykeops", "keopscore"):
         return "Install it: pip install pykeops."
-    cache = os.environ.get("KEOPS_CACHE_FOLDER") or os.path.join(os.path.expanduser("~"), ".cache")
+    cache = _cache()
     if isinstance(error, OSError) and str(error.filename or "").startswith(cache):
         return f"KeOps writes compiled code under {cache}; set KEOPS_CACHE_FOLDER to a folder that can be written to."
     if shutil.which(os.environ.get("CXX") or "g++") is None:
