@@ -219,6 +219,12 @@ def figures(results: dict[str, Any], file: Path) -> list[Path]:
     return [file, second]
 
 
+def _columns(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Labels that occur, those of a method together."""
+    names = dict.fromkeys(name for methods in found.values() for name in methods)
+    return sorted(names, key=lambda name: METHODS.index(name.split(" ")[0]))
+
+
 def curves(results: dict[str, Any]) -> Figure:
     """Sliced W2 against processor seconds, one panel a problem, one line a seed."""
     import matplotlib.pyplot as plt
@@ -229,7 +235,7 @@ def curves(results: dict[str, Any]) -> Figure:
     found = groups(results)
     if not found:
         raise ValueError("There are no results to draw: run the benchmark first.")
-    names = list(dict.fromkeys(name for methods in found.values() for name in methods))
+    names = _columns(found)
     made, axes = plt.subplots(
         1, len(found), figsize=(3.3 * len(found), 3.6), dpi=DPI, layout="constrained", squeeze=False
     )
@@ -269,7 +275,7 @@ def samples(results: dict[str, Any]) -> Figure:
     found = {problem: methods for problem, methods in found.items() if methods}
     if not found:
         raise ValueError("There are no samples to draw: run a problem in the plane with seed 0 first.")
-    names = list(dict.fromkeys(name for methods in found.values() for name in methods))
+    names = _columns(found)
     shape = (len(found), len(names) + 1)
     made, axes = plt.subplots(
         *shape, figsize=(1.9 * shape[1], 2.0 * shape[0] + 0.3), dpi=DPI, layout="constrained", squeeze=False
@@ -283,7 +289,9 @@ def samples(results: dict[str, Any]) -> Figure:
             margin = 0.15 * (high - low)
             ax.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), xticks=[], yticks=[])
             ax.set_aspect("equal")
-            if points is not None:
+            if points is None:
+                ax.spines[:].set_visible(False)
+            else:
                 ax.plot(
                     *np.asarray(points).T, ".", markersize=1.2, color=TARGET if name == "data" else SOURCE, alpha=0.6
                 )
