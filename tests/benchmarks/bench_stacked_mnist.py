@@ -6,7 +6,10 @@ histogram from the uniform one. A perfect sampler has KL 0.024, not 0: 26,000 sa
 not equally frequent (0.019 if they were). The classifier errs in one of 180 channels, so that a few lost modes are
 filled by mistakes, here as in the published tables: read the KL.
 
-The generator is one of triples: a convex solve between a Gaussian and the 128,000 codes of triples. With
+The generator is one of triples: a convex solve between a Gaussian and the 128,000 codes of triples. A digit's code has
+12 numbers, about the dimension of the digits' manifold (Pope, Zhu, Abdelkader, Goldblum, Goldstein, "The intrinsic
+dimension of images and its impact on learning", ICLR 2021). The nearest neighbour of a triple then shares all digits in
+58 % of cases, with 32 numbers (``--latent 32``) in 33 %, and what is local blends neighbours. With
 ``--coder channels`` (default) a code is that of three digits by one autoencoder, side by side, and is decoded channel
 by channel, which knows that an image is three digits but not which go together; with ``--coder image`` the autoencoder
 sees the stacked image only. Beside it: decoded prior noise, a Gaussian fitted to the codes, and a DCGAN with the
@@ -114,6 +117,7 @@ def table(results: dict[str, Any]) -> str:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = rows.parser(__doc__, NAME, 26_000)
+    parser.set_defaults(latent=12)
     parser.add_argument("--coder", choices=["channels", "image"], default="channels")
     parser.add_argument("--n-stacked", type=int, default=128_000, help="images to learn from")
     return parser.parse_args(argv)
