@@ -146,7 +146,10 @@ def _cache() -> str:
 
 def _versions() -> str:
     """What a compiled program for the GPU depends on."""
-    parts = [f"{name} {importlib.metadata.version(name)}" for name in ("pykeops", "keopscore", "torch")]
+    parts = []
+    for name in ("pykeops", "keopscore", "torch"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # a source tree on the path has none
+            parts.append(f"{name} {importlib.metadata.version(name)}")
     parts += [f"CUDA {torch.version.cuda}", torch.cuda.get_device_name(), platform.python_version(), platform.node()]
     return ", ".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from types import SimpleNamespace
 
@@ -74,3 +75,11 @@ def test_keops_that_crashes_on_a_gpu_is_replaced(a_gpu, monkeypatch):
     x = SimpleNamespace(device=SimpleNamespace(type="cuda"), shape=(1, 3), dtype=torch.float32)
     with kernels.use("keops"), pytest.raises(RuntimeError, match="'keops' was asked for but .* on cuda: .*SIGSEGV"):
         dispatch.call("assign", x)
+
+
+def test_keops_without_metadata(a_gpu, monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert "CUDA" in keops._versions() and "a GPU" in keops._versions()
