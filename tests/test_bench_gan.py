@@ -69,6 +69,23 @@ def test_arms_are_judged_as_modes(harness) -> None:
     assert law.judge(np.full((50, 2), 9.0))[:2] == (0, 0.0)
 
 
+def test_digits_of_codes(harness) -> None:
+    problems, rng = harness("gan.problems"), np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 100)
+    points = 10.0 * np.eye(10)[labels] + 0.1 * rng.normal(size=(1000, 10))
+    data = problems.Data("codes", points, points + 0.01 * rng.normal(size=points.shape), points, 1.0, labels)
+    shown, good, kl = problems.digits(data, points)
+    assert shown == problems.modes("codes") == 10 and good > 0.95 and kl < 1e-12
+    assert good == pytest.approx(problems.metrics.precision(points, data.test), abs=1e-3)
+    few = np.concatenate([points[labels < 2], points[labels == 2][:1], 10.0 + points[labels == 3]])
+    shown, good, kl = problems.digits(data, few)
+    assert shown == 2  # one code is not enough, and what is off the support shows nothing
+    assert 0.6 < good < 0.68 and kl > 1.0
+    assert problems.look(data, points) | {"sliced_w2": 0} == {
+        "sliced_w2": 0, "modes": 10.0, "high_quality": problems.digits(data, points)[1], "reverse_kl": 0.0
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["ring", "grid", "roll", "arms"])
 def test_data_have_unit_variance_and_are_judged_in_their_own_units(harness, name: str) -> None:
     problems = harness("gan.problems")

@@ -43,9 +43,14 @@ NEIGHBOURS = (8.0, 16.0, 32.0)
 FACTORS = (2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
 
 
+def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+    """In which order the images are taken: first those to learn from."""
+    return np.random.default_rng(seed).permutation(count)
+
+
 def split(images: Floats, n_train: int, n_test: int, dim: int, seed: int) -> tuple[Floats, Floats]:
     """Codes to learn from and codes held out; the components are those of the former."""
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = shuffled(len(images), seed)
     train, test = images[order[:n_train]], images[order[n_train : n_train + n_test]]
     codes = Codes.of(train, dim)
     return codes.encode(train), codes.encode(test)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from results import write as write_indented
 
-from gan.problems import NAMES, planar
+from gan.problems import NAMES, modes, planar
 from gan.runs import BASELINES, METHODS
 
 if TYPE_CHECKING:
@@ -84,13 +84,13 @@ def table(results: dict[str, Any]) -> str:
     ]  # fmt: skip
     for problem, methods in groups(results).items():
         first = next(iter(methods.values()))
-        total = planar()[problem].modes if problem != "codes" else 0
+        total = modes(problem)
         for name, runs in [("held-out points", first), *methods.items()]:
             of = "held_out" if name == "held-out points" else "final"
-            modes = _show(runs, "modes", ".1f", of)
+            captured = _show(runs, "modes", ".1f", of)
             whole = sum(1 for run in runs if run[of].get("modes") == total)
             sliced = _show(runs, "sliced_w2", ".4f", of)
-            row = [problem, name, str(len(runs)), f"{modes} of {total} (all: {whole})" if modes else ""]
+            row = [problem, name, str(len(runs)), f"{captured} of {total} (all: {whole})" if captured else ""]
             row += [_show(runs, "high_quality", ".1f", of, 100.0), _show(runs, "reverse_kl", ".4f", of), sliced]
             row += [_show(runs, "energy", ".4f", of), _show(runs, "c_t", ".1f", of)]
             if of == "final":
@@ -198,7 +198,8 @@ def legend(results: dict[str, Any]) -> str:
         [
             "Seconds are processor time of the training alone, one thread. Sliced W2 and energy distance to 2,500",
             "held-out points, in units in which a coordinate of the data has variance 1; rows of held-out points are",
-            "what 2,500 further real points have. C_T below -3: copies; above 3: far from the data. Means over seeds.",
+            "what 2,500 further real points have. C_T below -3: copies; above 3: far from the data. Modes of codes are",
+            "digits, of high quality is what lies in the support of held-out codes (its precision). Means over seeds.",
             "",
             *(f"- {name}{' on codes' if codes else ''}: {note}" for (name, codes), note in notes.items()),
             "",
