@@ -156,13 +156,27 @@ def as_count(value: int, name: str, minimum: int = 0) -> int:
 
 def as_positive(value: float, name: str) -> float:
     """Check a finite number > 0."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number > 0, got {value!r}.") from None
+    number = _as_number(value, name, "> 0")
     if not (0.0 < number < float("inf")):
         raise ValueError(f"{name} must be a finite number > 0, got {value!r}.")
     return number
+
+
+def as_fraction(value: float, name: str) -> float:
+    """Check a number in [0, 1)."""
+    number = _as_number(value, name, "in [0, 1)")
+    if not 0.0 <= number < 1.0:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}.")
+    return number
+
+
+def _as_number(value: Any, name: str, which: str) -> float:
+    try:
+        if isinstance(value, (bool, np.bool_, str, bytes)):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number {which}, got {value!r}.") from None
 
 
 def as_exponent(value: float, name: str = "p") -> float:
@@ -184,6 +198,22 @@ def as_length(value: float, name: str) -> float:
     if not SMALLEST <= number <= LARGEST:
         raise ValueError(f"{name} must be between {SMALLEST:g} and {LARGEST:g}, got {number:g}; rescale the data.")
     return number
+
+
+def as_device(value: torch.device | str | int | None, default: torch.device | str) -> torch.device:
+    """The device a caller named, if torch knows it and has it; the default for None."""
+    if value is None:
+        return torch.device(default)
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(f"device must be one of torch, such as 'cpu' or 'cuda', got {value!r}.") from None
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(
+            f"device is {str(device)!r}, but torch sees {torch.cuda.device_count()} GPU(s) here (`otgan doctor` tells "
+            "more); leave it out or pass 'cpu'."
+        )
+    return device
 
 
 def make_generator(

@@ -32,7 +32,8 @@ def harness(monkeypatch: pytest.MonkeyPatch):
 def record(method: str, problem: str = "grid", seed: int = 0, kind: str = "published", **more) -> dict:
     """A run that took 100 s, whose sliced W2 is 10 / seconds and whose value follows it."""
     curve = [
-        {"seconds": t, "step": 10 * t, "sliced_w2": 10 / t, "value": 30 / t, "generator_loss": (-1) ** k, "modes": 20.0}
+        {"seconds": t, "step": 10 * t, "sliced_w2": 10 / t, "value": 30 / t, "generator_loss": (-1) ** k, "modes": 20.0,
+         "high_quality": 0.5}
         for k, t in enumerate((1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 100.0))
     ]  # fmt: skip
     final = {"sliced_w2": 0.1, "modes": 20.0, "high_quality": 0.8, "reverse_kl": 0.1, "energy": 0.01, "c_t": 2.0}
@@ -45,6 +46,7 @@ def record(method: str, problem: str = "grid", seed: int = 0, kind: str = "publi
         "budget": 100.0,
         "width": 8,
         "setting": {},
+        "n_train": 10_000,
     }
     run = {
         **about,
@@ -55,7 +57,7 @@ def record(method: str, problem: str = "grid", seed: int = 0, kind: str = "publi
         "steps": 1000,
         "status": "stopped",
     }
-    run |= {"parameters": 99, "note": "as it is", "samples": [[0.0, 1.0], [1.0, 0.0]], "to_train": 0.1, "unit": 1.0}
+    run |= {"parameters": 99, "note": "as it is", "samples": [[0.0, 1.0], [1.0, 0.0]], "unit": 1.0}
     return {**run, "key": f"{problem}/{method}/{seed}/{kind}", **more}
 
 
@@ -183,12 +185,53 @@ def test_tables_findings_and_figures_of_a_file(harness, tmp_path: Path) -> None:
     assert rows[3][2:7] == ["2", "20.0 of 25 (all: 0)", "80.0", "0.1000", "0.1000"]
     assert rows[4][3] == "" and rows[4][6] == ""  # what is not finite is not shown
     said = report.findings(results)
-    assert "gan drops 5, 5 of 25" in said and "best baseline gan, sliced W2 0.1000 after 100 s" in said
-    assert "otgan is there after 100.00 s" in said and "as it is" in report.legend(results)
+    assert "gan drops 5, 5 of 25" in said and "sliced W2 0.1000, first by gan after 100 (2 of 2) s" in said
+    assert "by otgan after 100 (1 of 1) s, 1 times less" in said and "as it is" in report.legend(results)
+    with pytest.raises(ValueError, match="two runs of seed 0"):
+        report.table(results | {"runs": [*results["runs"], record("gan", seed=0, key="again")]})
     assert "| grid | gan | 2 | 1.00 (1.00 to 1.00) |" in report.correlation_table(results)
     drawn = report.figures(results, tmp_path / "q.png")
     assert [path.name for path in drawn] == ["q.png", "q_samples.png"] and all(path.stat().st_size for path in drawn)
     assert report.read(tmp_path / "none.json")["runs"] == []
+
+
+def test_one_rule_for_all_who_reach_a_level(harness) -> None:
+    """The level is the best baseline's; the fastest to it may be another one; who never is there is not averaged."""
+    report = harness("gan.report")
+
+    def quicker(by: float, **more) -> dict:
+        run = record(**more)
+        for point in run["curve"]:
+            point["sliced_w2"] /= by
+        return run
+
+    def of(runs: list[dict]) -> dict:
+        return report.groups({"runs": runs})["grid"]
+
+    slow = [record("wgan-gp", seed=s) for s in (0, 1)]
+    fast = [quicker(5.0, method="wgan", seed=s, kind="tuned", final={"sliced_w2": 0.3}) for s in (0, 1)]
+    fast.append(quicker(0.1, method="wgan", seed=2, kind="tuned", final={"sliced_w2": 0.3}))  # never there
+    ours = [quicker(20.0, method="otgan", seed=0), quicker(0.1, method="otgan", seed=1)]
+    late = record("gan", kind="steps", final={"sliced_w2": 0.01})  # had another time
+    methods = of([*slow, *fast, *ours, late])
+    reached = report.times(methods)
+    assert report.level(methods) == 0.1 and "gan (steps)" not in reached
+    assert (reached["wgan-gp"].seconds, reached["wgan-gp"].seeds) == (100.0, 2)
+    assert reached["wgan (tuned)"].text() == "20 (2 of 3)" and reached["otgan"].text() == "5 (1 of 2)"
+    said = report.findings({"runs": [*slow, *fast, *ours]})
+    assert "first by wgan (tuned) after 20 (2 of 3) s; by otgan after 5 (1 of 2) s, 4 times less" in said
+    low = of([record("wgan", final={"sliced_w2": 0.01})])  # below real points: their level, 0.05, is what counts
+    assert report.level(low) == 0.05 and report.times(low)["wgan"].text() == "never (0 of 1)"
+
+
+def test_a_setting_is_chosen_by_what_is_shown(harness) -> None:
+    score = harness("gan.runs").score
+    good = record("gan")
+    assert score(good, 100.0)[0] == pytest.approx(20 / 25 * 0.5) and score(good, 100.0)[1] == pytest.approx(-0.1125)
+    for point in good["curve"][-2:]:
+        point["high_quality"] = 0.9
+    assert score(good, 100.0) > score(record("gan"), 100.0) and score(good, 40.0) == score(record("gan"), 40.0)
+    assert score(record("gan", status="diverged"), 100.0)[0] == -1.0
 
 
 def test_time_to_a_level(harness) -> None:
@@ -200,13 +243,15 @@ def test_what_is_there_is_not_run_again(harness, tmp_path: Path, monkeypatch: py
     bench, runs = harness("bench_gan"), harness("gan.runs")
     monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda jobs, context, start, told: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(bench, "limit_threads", lambda threads: None)  # of the tests that follow in this process
-    done = []
+    done, better = [], {"lr": 5e-4, "critic_steps": 5}
 
     def run(task):
         done.append(task.key)
-        return record(
-            task.method, task.problem, task.seed, task.kind, key=task.key, setting=task.setting, budget=task.budget
-        )
+        more = {"key": task.key, "setting": task.setting, "budget": task.budget}
+        made = record(task.method, task.problem, task.seed, task.kind, **more)
+        for point in made["curve"] if task.setting == better else ():
+            point["high_quality"] = 0.9
+        return made
 
     monkeypatch.setattr(runs, "run", run)
 
@@ -223,9 +268,14 @@ def test_what_is_there_is_not_run_again(harness, tmp_path: Path, monkeypatch: py
     said = call("--seeds", "2", "--grid", "--steps", "published")
     assert sum("/trial/" in key for key in done) == 6 and sum("/tuned/" in key for key in done) == 2
     assert sum("/steps/" in key for key in done) == 1 and "gan (tuned)" in said
+    assert all("critic_steps=5/lr=0.0005" in key for key in done if "/tuned/" in key)
     before = len(done)
     assert "| grid |" in call("--seeds", "2", "--grid", "--steps", "published") and len(done) == before
-    call("--table")
+    better = {}  # the published setting
+    before = len(done)
+    assert "gan (tuned)" not in call("--problems", "ring", "--seeds", "2", "--grid")
+    assert sum("ring/gan" in key for key in done) == 2 + 6 and len(done) == before + 10
+    assert "| grid | gan | 2 |" in call("--table") and "| grid | gan | 2 |" not in call("--table", "--budget", "7")
     with pytest.raises(SystemExit, match="there is no cube"):
         call("--problems", "cube")
 

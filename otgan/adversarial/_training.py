@@ -17,8 +17,9 @@ from otgan._interrupts import interrupts_held
 from otgan._optimizers import optimizer_tensors, restore_optimizer
 from otgan._threads import one_thread
 from otgan.adversarial._data import Batches
+from otgan.adversarial._random import PrivateRandom, derived_seed
 from otgan.adversarial.model import MESSAGES
-from otgan.adversarial.networks import mixes_points
+from otgan.adversarial.networks import NETWORKS, mixes_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from otgan.solvers.checkpoint import Checkpoint
 
 _SMALL = 1 << 18  # parameters of both networks up to which one thread is best
+_LOOK = 100  # steps after which weights are looked at for NaN, where rows are longer
 _COLUMNS = ("critic_loss", "generator_loss", "value", "penalty")
 
 
@@ -102,9 +104,11 @@ class Training:
         self.critic_optimiser = _optimiser(self.preset, self.critic_parameters, rates[1])
         if ema:
             model.generator = deepcopy(self.generator).requires_grad_(False).eval()
-        self.batches = Batches(data, self.preset.batch, model.seed)
-        self.stream = torch.Generator(device=data.device).manual_seed(model.seed & 0x7FFF_FFFF_FFFF_FFFF)
-        self.together = not mixes_points(self.critic)
+        self.batches = Batches(data, self.preset.batch, derived_seed(model.seed, "batches"))
+        self.stream = torch.Generator(device=data.device).manual_seed(derived_seed(model.seed, "noise"))
+        self.random = PrivateRandom(derived_seed(model.seed, "layers"), data.device)
+        # A critic of the caller's may look at its batch as a whole: only ours are known not to.
+        self.together = type(self.critic) in NETWORKS.values() and not mixes_points(self.critic)
         self.step = self.drawn = 0
         self.pending: list[Tensor] = []  # losses of the steps since the last row
         self.earlier, self.begun, self.whole = 0.0, time.perf_counter(), True
@@ -138,6 +142,10 @@ class Training:
         finally:
             if bar is not None:
                 bar.close()
+            for network in (self.model.generator, self.generator, self.critic):
+                network.eval()
+                for parameter in network.parameters():
+                    parameter.grad = None
         last = self._row() if self.pending else None
         finite = status != "diverged" and (last is not None if self.pending else self._finite())
         if saving is not None and self.whole and finite:
@@ -154,9 +162,11 @@ class Training:
             if self.seconds - self.earlier >= limits.max_time:
                 return "max_time"
             with interrupts_held():
-                self._step()
-            recorded = self.step % self.record_every == 0
-            if recorded and not self._record():
+                with self.random.used():
+                    self._step()
+                recorded = self.step % self.record_every == 0
+                good = self._record() if recorded else self.step % _LOOK != 0 or self._finite()
+            if not good:
                 return "diverged"
             if bar is not None and recorded:
                 bar.n = self.step
@@ -287,13 +297,12 @@ class Training:
                 f"{self.good_step}. Lower lr (now {self.preset.lr:g}), or rescale the data to about unit size."
             )
             warnings.warn(f"{model.method}: {model.message}", RuntimeWarning, stacklevel=4)
-        for network in (model.generator, self.generator, self.critic):
-            network.eval()
 
     # ------------------------------------------------------------ continuation
 
     def _save(self, saving: Checkpoint) -> None:
         tensors = {"stream": self.stream.get_state()}
+        tensors |= {f"random.{k}": state for k, state in enumerate(self.random.states)}
         for name, network in self._saved_networks():
             tensors |= {f"{name}.{key}": t for key, t in network.state_dict().items()}
         for name, optimiser, parameters in self._optimisers():
@@ -307,6 +316,7 @@ class Training:
     def _restore(self, state: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         device = self.stream.device
         self.stream.set_state(tensors["stream"])
+        self.random.states = [tensors[f"random.{k}"] for k in range(len(self.random.states))]
         for name, network in self._saved_networks():
             network.load_state_dict(_under(tensors, f"{name}."))
         for name, optimiser, parameters in self._optimisers():

@@ -42,8 +42,9 @@ class AdversarialModel:
         shape: of one point.
         seed: of the run.
         history: one dictionary for every few steps: step, seconds, critic_loss (with its penalty), generator_loss,
-            value (what the critic estimates: V for a GAN, K W1 for a WGAN, W1 for a WGAN-GP), penalty; means since the
-            last.
+            value (what the critic estimates: V for a GAN, K W1 for a WGAN, W1 for a WGAN-GP, for an LSGAN how much
+            better than a constant it is), penalty; means over the generator's steps since the last, of the critic's
+            last step before each.
         status: "finished", "max_time", "stopped" (by a callback), "interrupted" or "diverged".
         message: what the status means, and what to do.
         steps: of the generator, done.
@@ -139,20 +140,28 @@ class AdversarialModel:
         if self.history:
             last = self.history[-1]
             lines.append(", ".join(f"{name} {last[name]:.4g}" for name in ("critic_loss", "generator_loss", "value")))
-        return "\n".join([*lines, f"settings: {self.preset.source}"])
+        changes = self.preset.changes()
+        return "\n".join([*lines, f"settings: {self.preset.source}", *([f"changed: {changes}"] if changes else [])])
 
     def save(self, path: str | Path) -> Path:
         """Write config.json and model.safetensors into the folder ``path``; :func:`otgan.load` reads it back.
 
         Raises:
-            TypeError: for networks of the caller's own, which could not be made again.
+            TypeError: for networks or a loss of the caller's own, which could not be made again.
         """
+        loss = type(self.preset.loss)
+        if LOSSES.get(self.method) is not loss:
+            raise TypeError(
+                f"A model with the loss {loss.__name__} cannot be read back and is not saved; known are "
+                f"{', '.join(known.__name__ for known in LOSSES.values())}. Keep the networks' state_dict() instead."
+            )
         source, tensors = pack_source(self.source)
         config: dict[str, Any] = {
             "preset": pack_preset(self.preset),
             "source": source,
             "shape": list(self.shape),
             "history": self.history,
+            "dtype": str(self.dtype).removeprefix("torch."),
         }
         config |= {name: getattr(self, name) for name in ("seed", "status", "message", "steps", "seconds")}
         for role, network in (("generator", self.generator), ("network", self.network)):
@@ -189,7 +198,7 @@ def _load(config: dict[str, Any], tensors: dict[str, Tensor]) -> AdversarialMode
     networks: dict[str, nn.Module] = {}
     for role in ("generator", "network"):
         settings = dict(config[role])
-        network = NETWORKS[settings.pop("class")](**settings)
+        network = NETWORKS[settings.pop("class")](**settings).to(getattr(torch, config.get("dtype", "float32")))
         network.load_state_dict({k[len(role) + 1 :]: t for k, t in tensors.items() if k.startswith(f"{role}.")})
         networks[role] = network.eval().requires_grad_(False)
     history = [{k: float("nan") if v is None else v for k, v in row.items()} for row in config["history"]]

@@ -8,18 +8,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from otgan._checks import as_count
+from otgan._checks import as_count, as_positive
 
 Norm = Literal["none", "batch", "layer"]
 Output = Literal["linear", "tanh", "sigmoid"]
+Activation = Literal["relu", "tanh"]
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 _NORMS, _OUTPUTS = ("none", "batch", "layer"), ("linear", "tanh", "sigmoid")
 _SIDES = (28, 32)
 
 
 class MLP(nn.Module):
-    """Layers ``h -> relu(W h + b)``, all of one width, then a linear one: (m, inputs) -> (m, outputs), or (m,) for one.
+    """Layers ``h -> s(W h + b)``, all of one width, then a linear one: (m, inputs) -> (m, outputs), or (m,) for one.
 
-    Weights start as He's normal ones (variance 2 over the inputs of a layer, 1 for the last), biases at 0.
+    Weights start as He's normal ones (variance 2 over the inputs of a layer, 1 for the last), or as random matrices
+    with orthonormal rows or columns times ``gain``; biases at 0.
 
     Args:
         inputs: dimension of a point or of the noise.
@@ -27,29 +30,49 @@ class MLP(nn.Module):
         width: units of a hidden layer.
         depth: hidden layers.
         scores: whether one output is a score, shape (m,), or a coordinate, shape (m, 1).
+        activation: s, "relu" or "tanh".
+        gain: of orthogonal weights; He's are drawn where it is None.
         seed: of the initial weights.
 
     Source:
-        Gulrajani et al. (2017), 2-D experiments: 3 hidden layers of 512 ReLU units in both networks.
+        Gulrajani et al. (2017), 2-D experiments: 3 hidden layers of 512 ReLU units in both networks. Orthogonal
+        weights: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
+        networks" (ICLR 2014).
     """
 
     def __init__(
-        self, inputs: int, outputs: int, width: int = 512, depth: int = 3, *, scores: bool = False, seed: int = 0
+        self,
+        inputs: int,
+        outputs: int,
+        width: int = 512,
+        depth: int = 3,
+        *,
+        scores: bool = False,
+        activation: Activation = "relu",
+        gain: float | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.inputs, self.outputs = as_count(inputs, "inputs", 1), as_count(outputs, "outputs", 1)
         self.width, self.depth, self.scores = as_count(width, "width", 1), as_count(depth, "depth", 1), bool(scores)
         if self.scores and self.outputs != 1:
             raise ValueError(f"A critic has 1 output, got outputs={outputs}.")
+        if activation not in _ACTIVATIONS:
+            raise ValueError(f"activation must be one of {tuple(_ACTIVATIONS)}, got {activation!r}.")
+        self.activation, self.gain = activation, None if gain is None else as_positive(gain, "gain")
         layers: list[nn.Module] = []
         for k in range(self.depth):
-            layers += [nn.Linear(self.inputs if k == 0 else self.width, self.width), nn.ReLU()]
+            layers += [nn.Linear(self.inputs if k == 0 else self.width, self.width), _ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(self.width, self.outputs))
-        _start(self, seed, None)
+        if self.gain is None:
+            _start(self, seed, None)
+        else:
+            _start_orthogonal(self, seed, self.gain)
 
     def config(self) -> dict[str, Any]:
         """Arguments from which an equal network is made."""
-        return {name: getattr(self, name) for name in ("inputs", "outputs", "width", "depth", "scores")}
+        names = ("inputs", "outputs", "width", "depth", "scores", "activation", "gain")
+        return {name: getattr(self, name) for name in names}
 
     def forward(self, z: Tensor) -> Tensor:
         """Points (m, outputs), or scores (m,)."""
@@ -208,3 +231,16 @@ def _start(network: nn.Module, seed: int, std: float | None) -> None:
         layer.weight.copy_(torch.randn(layer.weight.shape, generator=stream) * scale)
         if layer.bias is not None:
             layer.bias.zero_()
+
+
+@torch.no_grad()
+def _start_orthogonal(network: nn.Module, seed: int, gain: float) -> None:
+    """Matrices drawn uniformly among those with orthonormal rows (or columns), times the gain; biases 0."""
+    stream = torch.Generator().manual_seed(as_count(seed, "seed"))
+    for layer in (m for m in network.modules() if isinstance(m, nn.Linear)):
+        rows, columns = layer.weight.shape
+        normal = torch.randn(max(rows, columns), min(rows, columns), generator=stream, dtype=torch.float64)
+        q, r = torch.linalg.qr(normal)
+        q = q * r.diagonal().sign()  # of Haar's law: QR alone has a sign of its own
+        layer.weight.copy_(gain * (q if rows >= columns else q.T))
+        layer.bias.zero_()

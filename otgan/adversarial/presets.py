@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
-from otgan._checks import as_count, as_positive
+from otgan._checks import as_count, as_fraction, as_positive
 from otgan.adversarial.losses import GAN, LOSSES, LSGAN, WGAN, WGANGP
 from otgan.adversarial.losses.base import Loss
-from otgan.adversarial.networks import Norm
+from otgan.adversarial.networks import Activation, Norm
 
 Optimizer = Literal["adam", "rmsprop", "sgd"]
 
@@ -35,6 +35,8 @@ class Preset:
         width: units of a hidden layer of both networks, or channels of the convolutions nearest to the image.
         depth: hidden layers of the generator ("mlp").
         critic_depth: hidden layers of the critic ("mlp").
+        activation: of hidden layers, "relu" or "tanh" ("mlp").
+        gain: of orthogonal weights at the start ("mlp"); He's where it is None.
         norm: of the generator ("dcgan").
         critic_norm: of the critic ("dcgan").
     """
@@ -56,25 +58,34 @@ class Preset:
     width: int = 512
     depth: int = 3
     critic_depth: int = 3
+    activation: Activation = "relu"
+    gain: float | None = None
     norm: Norm = "batch"
     critic_norm: Norm = "batch"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.loss, Loss):
-            raise TypeError(f"loss must be one of {tuple(LOSSES)} as an object, such as WGAN(), got {self.loss!r}.")
-        for name in ("critic_steps", "batch", "steps", "latent", "width", "depth", "critic_depth"):
-            as_count(getattr(self, name), name, 1)
-        as_positive(self.lr, "lr")
-        if self.critic_lr is not None:
-            as_positive(self.critic_lr, "critic_lr")
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+        if not isinstance(self.loss, Loss) or not is_dataclass(self.loss):
+            raise TypeError(
+                f"loss must be one of {tuple(LOSSES)} as an object, such as WGAN(), or a dataclass of your own that "
+                f"derives from Loss, got {self.loss!r}."
+            )
+        # Plain numbers, whatever kind they came as: a run is recognised by them.
+        checked: dict[str, Any] = {
+            name: as_count(getattr(self, name), name, 1)
+            for name in ("critic_steps", "batch", "steps", "latent", "width", "depth", "critic_depth")
+        }
+        for name in ("lr", "critic_lr", "gain"):
+            value = getattr(self, name)
+            checked[name] = None if value is None and name != "lr" else as_positive(value, name)
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas!r}.")
-        for name in ("decay", "momentum"):
-            if not 0.0 <= float(getattr(self, name)) < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}.")
+        checked["betas"] = tuple(as_fraction(beta, "betas") for beta in self.betas)
+        checked |= {name: as_fraction(getattr(self, name), name) for name in ("decay", "momentum")}
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def override(self, settings: dict[str, Any]) -> Preset:
         """This preset with other numbers; those of the loss are named as they are there."""
@@ -87,21 +98,46 @@ class Preset:
             )
         changed = {name: value for name, value in settings.items() if name in inner}
         loss = replace(self.loss, **changed)  # type: ignore[type-var]
-        return replace(self, loss=loss, **{n: v for n, v in settings.items() if n in own})
+        made = replace(self, loss=loss, **{n: v for n, v in settings.items() if n in own})
+        for name, (field, needed) in _ONLY.items():
+            if name in settings and getattr(made, field) != needed:
+                raise ValueError(
+                    f"{name} is for {field}={needed!r} and would change nothing: {field} is {getattr(made, field)!r}."
+                )
+        return made
+
+    def changes(self) -> str:
+        """What differs from the published settings of this source, as text; empty if nothing does."""
+        published = next((p for p in PRESETS.get(self.loss.name, {}).values() if p.source == self.source), None)
+        if published is None:
+            return ""
+        pairs = [(f.name, getattr(self, f.name), getattr(published, f.name)) for f in fields(self) if f.name != "loss"]
+        if type(self.loss) is type(published.loss):
+            pairs += [(n, v, vars(published.loss)[n]) for n, v in vars(self.loss).items()]
+        return ", ".join(f"{name} {now!r} (published {then!r})" for name, now, then in pairs if now != then)
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": ("adam", "rmsprop", "sgd"),
     "noise": ("gaussian", "uniform"),
     "network": ("mlp", "dcgan"),
+    "activation": ("relu", "tanh"),
     "norm": ("none", "batch", "layer"),
     "critic_norm": ("none", "batch", "layer"),
 }
+_ONLY = {
+    "betas": ("optimizer", "adam"),
+    "decay": ("optimizer", "rmsprop"),
+    "momentum": ("optimizer", "sgd"),
+    **{name: ("network", "mlp") for name in ("depth", "critic_depth", "activation", "gain")},
+    **{name: ("network", "dcgan") for name in ("norm", "critic_norm")},
+}
+"""Settings that only one kind of optimizer or network has."""
 
 _METZ = Preset(
-    loss=GAN(),
-    source="Metz, Poole, Pfau, Sohl-Dickstein, 'Unrolled generative adversarial networks' (ICLR 2017), appendix A "
-    "(no unrolling; weights start as He's here); the algorithm is Goodfellow et al. (2014), Algorithm 1 with k = 1",
+    loss=GAN(saturating=True),
+    source="Metz, Poole, Pfau, Sohl-Dickstein, 'Unrolled generative adversarial networks' (ICLR 2017), the authors' "
+    "published code for the ring of 8 Gaussians, without unrolling: Goodfellow et al. (2014), Algorithm 1 with k = 1",
     optimizer="adam",
     lr=1e-3,
     critic_lr=1e-4,
@@ -111,7 +147,9 @@ _METZ = Preset(
     latent=256,
     width=128,
     depth=2,
-    critic_depth=1,
+    critic_depth=2,
+    activation="tanh",
+    gain=1.4,
 )
 _RADFORD = Preset(
     loss=GAN(),
@@ -167,7 +205,8 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "mnist": replace(
             _GULRAJANI,
             loss=WGANGP(penalty_weight=10.0),
-            source="Gulrajani et al. (2017), Algorithm 1; noise, width and steps of their code for MNIST",
+            source="Gulrajani et al. (2017), Algorithm 1; noise, width and steps of their code for MNIST, but batch "
+            "normalisation in the generator as in DCGAN, and 64 points a step",
             betas=(0.0, 0.9),
             batch=64,
             steps=200_000,
@@ -181,9 +220,10 @@ PRESETS: dict[str, dict[str, Preset]] = {
         "toy": replace(
             _METZ,
             loss=LSGAN(),
-            source="Mao et al., 'Least squares GANs' (ICCV 2017): three layers in both networks; the numbers that it "
-            "leaves open are those of Metz et al. (2017)",
-            critic_depth=2,
+            source="Mao et al., 'Least squares GANs' (ICCV 2017): three layers in both networks, ReLU here; the "
+            "numbers that it leaves open are those of Metz et al. (2017)",
+            activation="relu",
+            gain=None,
         ),
         "mnist": replace(
             _RADFORD,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from otgan import io
-from otgan._checks import as_count, as_positive
+from otgan._checks import as_count, as_device, as_positive
 from otgan.datasets import DataError
 from otgan.latent._training import AutoencoderReport, Settings, Training
 from otgan.latent.coder import Coder, as_images, unit
@@ -130,7 +130,7 @@ class Autoencoder(nn.Module, Coder):
         size = as_count(batch, "batch", 2)
         network = ConvCoder((c, h, w), self.latent, width=self.width, hidden=self.hidden, seed=self.seed)
         _standardise(network, train)
-        where = torch.device(device if device is not None else "cuda" if torch.cuda.is_available() else "cpu")
+        where = as_device(device, "cuda" if torch.cuda.is_available() else "cpu")
         self._network = network.to(where)
         settings = Settings(
             steps=_default_steps(len(train), size) if steps is None else as_count(steps, "steps", 1),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otgan._checks import as_device
 from otgan.solvers._collinear import Line
 from otgan.solvers._scores import Scores
 from otgan.standardization import Standardization
@@ -46,7 +47,7 @@ class Stream:
         self.problem, self.pause = problem, pause
         points = problem.target.points
         self.targets_device = points.device
-        self.device = torch.device(device) if device is not None else points.device
+        self.device = as_device(device, points.device)
         self.generator = problem.generator
         if self.generator.device.type != self.device.type:
             self.generator = torch.Generator(self.device).manual_seed(problem.generator.initial_seed())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,9 @@ class Checkpoint:
         """Settings and tensors of the last save; None if there is none.
 
         Raises:
-            ValueError: if the folder holds the state of another problem, or something else.
+            ValueError: if the folder holds the state of another problem, or something else, or cannot be written.
         """
+        self._prepare()
         if not (self.path / io.CONFIG).exists() and not (self.path / io.TENSORS).exists():
             return None
         found = io.load(self.path)
@@ -46,10 +48,21 @@ class Checkpoint:
             raise ValueError(f"{self.path} holds a {type(found).__name__}, not a checkpoint; choose another folder.")
         if found.config["fingerprint"] != self.fingerprint:
             raise ValueError(
-                f"{self.path} holds the progress of another run: source, target, weights, tol, seed and settings must "
-                "be the same to go on from it. Choose another folder, or delete this one to start anew."
+                f"{self.path} holds the progress of another run: data, networks, tol, seed and settings must be the "
+                "same to go on from it. Choose another folder, or delete this one to start anew."
             )
         return found.config["state"], found.tensors
+
+    def _prepare(self) -> None:
+        """Make the folder now: a path that cannot be written would be found out when the first hour is lost."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; progress is kept in a folder: choose another path.")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"No folder {self.path} can be made for the progress: {error}.") from error
+        if not os.access(self.path, os.W_OK):
+            raise ValueError(f"The folder {self.path} cannot be written to: choose another one for the progress.")
 
     def due(self) -> bool:
         """Whether it is time for the next save."""

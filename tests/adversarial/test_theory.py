@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 import otgan as og
-from otgan.adversarial import GAN, MLP, WGANGP, gradient_norms, train
+from otgan.adversarial import GAN, LSGAN, MLP, WGANGP, gradient_norms, train
 
 STABLE = {"batch": 512, "critic_lr": 2e-3, "betas": (0.9, 0.999)}
 
@@ -157,6 +157,33 @@ def test_clipped_weights_pile_up_at_the_ends_and_penalised_ones_do_not():
     assert at_the_ends["wgan"] > 0.5 and at_the_ends["wgan-gp"] < 0.02
     assert float((norms["wgan-gp"] - 1.0).abs().mean()) < 0.2
     assert float(norms["wgan"].max()) < 0.1  # K-Lipschitz for a K far below 1
+
+
+def test_one_point_of_each_segment_is_drawn():
+    """The critic sees x + e (y - x) with one e a pair, not one a coordinate: all of them lie on their segments."""
+    seen = []
+
+    class Seen(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x.detach())
+            return x.square().sum(1)
+
+    stream = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(200, 3, generator=stream), torch.randn(200, 3, generator=stream)
+    gradient_norms(Seen(), real, fake, stream)
+    share = (seen[0] - fake) / (real - fake)
+    assert torch.allclose(share, share.mean(1, keepdim=True).expand(-1, 3), atol=1e-3)
+    first = share[:, 0].double()
+    assert 0 <= first.min() < 0.05 and 0.95 < first.max() <= 1 and abs(float(first.mean()) - 0.5) < 0.07
+
+
+def test_least_squares_labels():
+    loss = LSGAN(a=-1.0, b=2.0, c=0.5)
+    real, fake = torch.tensor([2.0, 3.0]), torch.tensor([-1.0, 1.0])
+    assert float(loss.critic_loss(real, fake)) == pytest.approx(0.5 * (0.5 + 2.0))
+    assert float(loss.generator_loss(fake)) == pytest.approx(0.5 * (1.5**2 + 0.5**2) / 2)
+    best = torch.tensor([0.5, 0.5])  # the best constant, (a + b) / 2, is worth nothing
+    assert loss.value(float(loss.critic_loss(best, best))) == pytest.approx(0.0)
 
 
 def test_gradient_norms_by_hand():

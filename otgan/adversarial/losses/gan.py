@@ -30,6 +30,10 @@ class GAN(Loss):
     name: ClassVar[str] = "gan"
     saturating: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.saturating, bool):
+            raise TypeError(f"saturating must be True or False, got {self.saturating!r}.")
+
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """``-V``, by ``log sigmoid(s) = -softplus(-s)``, which neither overflows nor loses digits."""
         return softplus(-real).mean() + softplus(fake).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +31,14 @@ class LSGAN(Loss):
     a: float = 0.0
     b: float = 1.0
     c: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("a", "b", "c"):
+            label = getattr(self, name)
+            if isinstance(label, bool) or not isinstance(label, (int, float)) or not math.isfinite(label):
+                raise TypeError(f"{name} must be a finite number, got {label!r}.")
+        if self.a == self.b:
+            raise ValueError(f"a and b must differ, or the critic has nothing to tell apart; got {self.a} for both.")
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         """Half the mean squares of both residuals."""

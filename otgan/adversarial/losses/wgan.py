@@ -34,7 +34,7 @@ class WGAN(WassersteinLoss):
     clip: float = 0.01
 
     def __post_init__(self) -> None:
-        as_positive(self.clip, "clip")
+        object.__setattr__(self, "clip", as_positive(self.clip, "clip"))
 
     @torch.no_grad()
     def constrain(self, parameters: Sequence[Tensor]) -> None:

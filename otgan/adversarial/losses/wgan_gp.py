@@ -33,7 +33,7 @@ class WGANGP(WassersteinLoss):
     penalty_weight: float = 10.0
 
     def __post_init__(self) -> None:
-        as_positive(self.penalty_weight, "penalty_weight")
+        object.__setattr__(self, "penalty_weight", as_positive(self.penalty_weight, "penalty_weight"))
 
     def penalty(
         self, critic: nn.Module, real: Tensor, fake: Tensor, generator: torch.Generator | None = None
