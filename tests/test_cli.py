@@ -278,6 +278,19 @@ def test_sample_to_standard_output_and_json(run: Path, capsys: pytest.CaptureFix
     assert np.load(run / "samples.npy").shape == (3, 2)
 
 
+def test_standard_output_and_a_file_have_the_same_digits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = tmp_path / "far.npy"
+    np.save(far, 1e9 + np.random.default_rng(0).normal(size=(50, 2)))
+    assert main(["fit", str(far), "--out", str(tmp_path / "run")]) == 0
+    common = ["sample", str(tmp_path / "run"), "-n", "4", "--seed", "1", "--generator", "nearest"]
+    assert main([*common, "--out", str(tmp_path / "p.csv")]) == 0
+    capsys.readouterr()
+    assert main([*common, "--out", "-"]) == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "p.csv").read_text()
+    assert len(np.unique(np.loadtxt(printed.splitlines(), delimiter=","), axis=0)) > 1
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -73,11 +73,12 @@ class Sample(SampleFlags, Common):
 
         drawn = saved.draw(self.n, self.seed, self.generator, self.reg)
         points, dim = drawn.points, drawn.points.shape[1]
+        form = "%.9g" if points.dtype == np.float32 else "%.17g"  # as many digits as tell two numbers apart
         try:
             if path is None:
-                np.savetxt(sys.stdout, points, delimiter=",", fmt="%.9g")
+                np.savetxt(sys.stdout, points, delimiter=",", fmt=form)
             elif path.suffix.lower() == ".csv":
-                np.savetxt(path, points, delimiter=",", fmt="%.9g" if points.dtype == np.float32 else "%.17g")
+                np.savetxt(path, points, delimiter=",", fmt=form)
             else:
                 with open(path, "wb") as file:  # np.save would add a second ending to .NPY
                     np.save(file, points, allow_pickle=False)

@@ -11,7 +11,7 @@ from torch import nn
 from otgan._checks import as_count, as_points, as_positive
 from otgan.generators._pairs import as_pairs, draw_pairs
 from otgan.generators._training import Settings, Training
-from otgan.generators.generator import NetworkGenerator
+from otgan.generators.generator import NetworkGenerator, check_brenier
 from otgan.generators.networks import ICNN, ConvexNetwork, ResidualMLP
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def fit_generator(
     Raises:
         RuntimeError: the loss is NaN or infinite.
     """
-    if source.dim != potential.dim:
-        raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
+    check_brenier(potential, source, "A network is fitted to the map of a BrenierPotential (p = 2)")
     seed = as_count(seed, "seed")
     model = _network(network, potential.dim, seed).to(potential.points.device)
     convex = isinstance(model, ConvexNetwork)

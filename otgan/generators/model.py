@@ -161,6 +161,7 @@ class OTGAN:
         network = isinstance(self.kind, nn.Module) or self.kind in _NETWORKS
         recorder = Recorder(room, nu.dim) if network and isinstance(room, int) else None
         folders = (None, None) if checkpoint is None else (f"{checkpoint}/solve", f"{checkpoint}/generator")
+        self._result = self._generator = None  # what fails on the way leaves no half of an earlier fit behind
         self._result = self._solve(source, nu, recorder, max_time, progress, callback, folders[0])
         if recorder is not None and enough_pairs(recorder.held, nu.n, room, wanted is not None):
             wanted = recorder.pairs()

@@ -223,6 +223,8 @@ def _named(
     except TypeError:
         known = sorted(setting.name for setting in fields(SOLVERS[method]))
         unknown = sorted(set(options) - set(known))
+        if not unknown:
+            raise  # a known setting of a wrong kind, whose own message says so
         raise TypeError(
             f"method={method!r} has no setting {', '.join(unknown)}; it knows {', '.join(known)}."
         ) from None

@@ -183,6 +183,12 @@ def test_a_source_of_another_dimension_is_refused(solved):
         fit_generator(solved[2], og.Gaussian(2))
 
 
+def test_a_potential_of_another_cost_is_refused():
+    solved = og.solve(og.Gaussian(1), torch.arange(3.0)[:, None], "adam", p=3, tol=0.5, seed=0)
+    with pytest.raises(TypeError, match="BrenierPotential"):
+        fit_generator(solved.potential, og.Gaussian(1))
+
+
 def test_divergence_is_said(solved):
     source, _, potential = solved
     with pytest.raises(RuntimeError, match="lower lr"):

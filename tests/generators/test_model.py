@@ -255,6 +255,20 @@ def test_refusals_before_anything_is_solved(settings, error, words):
         og.OTGAN(**settings)
 
 
+def test_a_fit_that_fails_leaves_no_half_of_an_earlier_one(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    model = og.OTGAN(generator="nearest").fit(points)
+
+    def fail(*args, **named):
+        raise OSError("mine")
+
+    monkeypatch.setattr("otgan.generators.model.NearestGenerator", fail)
+    with pytest.raises(OSError, match="mine"):
+        model.fit(points + 5.0)
+    with pytest.raises(RuntimeError, match="fit"):
+        model.sample(3)
+
+
 def test_an_unfitted_model_says_so():
     model = og.OTGAN()
     assert "not fitted" in repr(model)

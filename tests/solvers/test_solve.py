@@ -70,3 +70,16 @@ def test_ctrl_c_before_the_first_step_still_returns_a_result():
 
     result = og.solve(og.Gaussian(2), np.eye(2), method=Sleepy())
     assert result.status == "interrupted" and result.potential.n == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"method": "adam", "lr": "x"}, "lr must be a number"),
+        ({"method": "adam", "batch": 1.5}, "batch must be an integer"),
+        ({"method": "adam", "speed": 3}, "has no setting speed"),
+    ],
+)
+def test_a_setting_of_a_wrong_kind_is_told_from_an_unknown_one(settings, said):
+    with pytest.raises(TypeError, match=said):
+        og.solve(og.Gaussian(3), np.eye(3), **settings)
