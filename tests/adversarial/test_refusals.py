@@ -16,13 +16,6 @@ METHODS = tuple(LOSSES)
 QUICK = {"width": 16, "batch": 32, "latent": 3, "record_every": 5}
 
 
-@pytest.fixture(scope="module")
-def points():
-    """400 points of an ellipse in the plane."""
-    rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.normal(size=(400, 2)) @ np.array([[1.0, 0.3], [0.0, 0.5]]) + 1.0).float()
-
-
 class Transposed(nn.Linear):
     """Makes (d, m) of m points: in the plane, of two points, that has the right shape."""
 

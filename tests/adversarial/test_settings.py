@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,13 +13,6 @@ from otgan.adversarial import LOSSES, MLP, PRESETS, WGAN, Preset, train
 
 METHODS = tuple(LOSSES)
 QUICK = {"width": 16, "batch": 32, "latent": 3, "record_every": 5}
-
-
-@pytest.fixture(scope="module")
-def points():
-    """400 points of an ellipse in the plane."""
-    rng = np.random.default_rng(0)
-    return torch.from_numpy(rng.normal(size=(400, 2)) @ np.array([[1.0, 0.3], [0.0, 0.5]]) + 1.0).float()
 
 
 def test_own_networks_and_source(points):
