@@ -7,7 +7,6 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,17 +34,12 @@ class PrivateRandom:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """Put the run's stream in place of the global one, and back."""
-        outer, self.states = self._swapped(self.states)
-        try:
-            yield
-        finally:
-            self.states = self._swapped(outer)[0]
-
-    def _swapped(self, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Install states; those that were there before, and the ones installed."""
-        before = [torch.get_rng_state()]
-        torch.set_rng_state(states[0])
-        if self.device.type == "cuda":
-            before.append(torch.cuda.get_rng_state(self.device))
-            torch.cuda.set_rng_state(states[1], self.device)
-        return before, states
+        cuda = self.device.type == "cuda"
+        with torch.random.fork_rng(devices=[self.device] if cuda else []):
+            torch.set_rng_state(self.states[0])
+            if cuda:
+                torch.cuda.set_rng_state(self.states[1], self.device)
+            try:
+                yield
+            finally:
+                self.states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if cuda else [])]
