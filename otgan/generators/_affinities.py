@@ -47,12 +47,13 @@ class Affinities:
     def mean(self, points: Tensor) -> Tensor:
         """``sum_j P_ij y_j``, shape (n, d), float64."""
         row = torch.repeat_interleave(self.offsets.diff())
+        middle = points.double().mean(dim=0)  # shares sum to 1 as float32 does, which far from the origin is not enough
         out = torch.zeros_like(points, dtype=torch.float64)
         step = max(1, _BLOCK // points.shape[1])
         for start in range(0, len(row), step):
             here = slice(start, start + step)
-            out.index_add_(0, row[here], self.share[here, None].double() * points[self.index[here]].double())
-        return out
+            out.index_add_(0, row[here], self.share[here, None].double() * (points[self.index[here]].double() - middle))
+        return out + middle
 
 
 class Nearest:
@@ -128,6 +129,8 @@ def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n = len(points)
     y = points.double()
     y = y - y.mean(dim=0)
+    unit = float(y.abs().max()) or 1.0  # without it, squares leave the range of float32
+    y = y / unit
     fast = y.float()
     found = kernels.top_k(fast, fast, (-0.5 * y.square().sum(dim=1)).float(), min(k + 1 + _SPARE, n)).index
     square = torch.empty(found.shape, dtype=torch.float64, device=y.device)
@@ -135,7 +138,7 @@ def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
         square[part] = (y[part, None, :] - y[found[part]]).square_().sum(dim=2)
     square[found == torch.arange(n, device=y.device)[:, None]] = math.inf  # itself
     square, order = square.sort(dim=1)
-    return found.gather(1, order)[:, :k], square[:, :k]
+    return found.gather(1, order)[:, :k], square[:, :k] * unit**2
 
 
 def _rows(square: Tensor, weights: Tensor, perplexity: float) -> Tensor:

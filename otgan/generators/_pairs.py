@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,10 @@ import torch
 from torch import Tensor
 
 from otgan.generators.networks import Coordinates
+from otgan.potential import BrenierPotential
 
 if TYPE_CHECKING:
     from otgan.measures import Source
-    from otgan.potential import BrenierPotential
 
 _PER_TARGET, _FEWEST, _MOST = 8, 1 << 16, 1 << 19
 _ENOUGH = 4  # a target, of those that cost nothing
@@ -77,8 +76,20 @@ def draw_pairs(potential: BrenierPotential, source: Source, count: int | None, v
     count = pairs_wanted(potential.n, potential.dim) if count is None else count
     stream = torch.Generator(device=device).manual_seed(seed)
     x = source.sample(count, generator=stream, device=device)
-    index = deepcopy(potential).float().assign(x)  # pairs need no more than float32, targets often are float64
-    return as_pairs(potential, x, index, validation, seed)
+    return as_pairs(potential, x, _assigned(potential, x), validation, seed)
+
+
+def _assigned(potential: BrenierPotential, x: Tensor) -> Tensor:
+    """Cells of x, shape (m,), in float32, which is precise enough for pairs: around the targets' mean, in their extent.
+
+    A shift of all targets changes the scores of one x by the same number, a common factor of targets and heights does
+    not change their order.
+    """
+    y = potential.points.double()
+    y = y - y.mean(dim=0)
+    unit = float(y.abs().max()) or 1.0
+    near = BrenierPotential((y / unit).float(), potential.heights / unit, potential.weights, potential.center)
+    return near.assign(x)
 
 
 def as_pairs(potential: BrenierPotential, x: Tensor, index: Tensor, validation: float, seed: int) -> Pairs:

@@ -101,7 +101,10 @@ class Training:
         self.kept = [p.clone() for p in self.average]
         self.warm, self.held_warm = pairs.start.clone(), pairs.start[pairs.held_index].clone()
         matrix = pairs.coordinates.matrix * pairs.coordinates.scale
-        self.metric, self.unit = matrix.float(), float(pairs.coordinates.scale)
+        size = float(matrix.norm()) / pairs.coordinates.dim**0.5 or 1.0
+        # What is optimised has no unit, or it would leave the range of float32; what is reported is the data's.
+        self.metric = (matrix / size).float()
+        self.units = {"squared": size**2, "fenchel-young": float(pairs.coordinates.scale)}
         self.last = "squared" if self.settings.squared >= self.settings.steps else "fenchel-young"
         self._new_phase()
         self._resume()
@@ -210,19 +213,20 @@ class Training:
         with torch.no_grad():
             for average, parameter in zip(self.average, self.parameters, strict=True):
                 average.lerp_(parameter, 1.0 - keep)
-        return loss.item()
+        return self.units[self.optimised] * loss.item()
 
     def _squared(self, z: Tensor, index: Tensor) -> Tensor:
+        """``mean |G(x) - y_i|^2`` over its unit."""
         error = (self.network(z) - self.pairs.targets[index]) @ self.metric
         return error.square().sum(dim=1).mean()
 
     def _fenchel_young(self, z: Tensor, index: Tensor, start: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        """``mean N(z) + N*(t) - <z, t>`` in data units, and the arguments z* of N* where its derivative is taken."""
+        """``mean N(z) + N*(t) - <z, t>`` over its unit, and the arguments z* of N* where its derivative is taken."""
         network, t = self.network, self.pairs.targets[index]
         assert isinstance(network, ConvexNetwork)
         star = conjugate(network.value_and_gradient, t, start, iterations).argument
         at, at_star = network.value(torch.cat([z, star])).chunk(2)
-        return self.unit * (at - at_star - ((z - star) * t).sum(dim=1)).mean(), star
+        return (at - at_star - ((z - star) * t).sum(dim=1)).mean(), star
 
     @torch.no_grad()
     def _measure(self) -> FitState:
@@ -233,10 +237,10 @@ class Training:
             self._put(self.average)
             self.network.eval()
             if self.optimised == "squared":
-                held = self._squared(self.pairs.held_z, index).item()
+                loss = self._squared(self.pairs.held_z, index)
             else:
                 loss, self.held_warm = self._fenchel_young(self.pairs.held_z, index, self.held_warm, _MEASURE_STEPS)
-                held = loss.item()
+            held = self.units[self.optimised] * loss.item()
             self.network.train()
             self._put(current)
             if held < self.best:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _NETWORKS: dict[str, type[ICNN] | type[ResidualMLP]] = {"ICNN": ICNN, "ResidualMLP": ResidualMLP}
 _BLOCK = 1 << 14
+_RESOLVED = 1e-4  # of the extent of a coordinate: what float32 may round of it
+_TINY, _HUGE = 1e-30, 1e37  # where float32 nears the ends of its range
 
 
 class Generator(nn.Module, ABC):
@@ -50,11 +52,20 @@ class Generator(nn.Module, ABC):
 
     @torch.no_grad()
     def sample(self, n: int, seed: int | None = None, *, generator: torch.Generator | None = None) -> Tensor:
-        """``n`` new points, shape (n, d), float32; the same for the same seed on one kind of device."""
+        """``n`` new points, shape (n, d); the same for the same seed on one kind of device.
+
+        They are float32, unless the targets are so far from the origin for their extent, or so small or large, that
+        float32 would round them by more than a ten-thousandth of it: then float64.
+        """
         x = self.source.sample(n, seed=seed, generator=generator, device=self.device)
+        kind = torch.float32 if float32_resolves(*self._range()) else torch.float64
         if len(x) == 0:
-            return x
-        return torch.cat([self(block) for block in x.split(_BLOCK)]).float()
+            return x.to(kind)
+        return torch.cat([self(block) for block in x.split(_BLOCK)]).to(kind)
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """A point amid the images and their extent about it, both (d,), float64; about the origin unless known."""
+        return torch.zeros(self.source.dim), torch.ones(self.source.dim)
 
     @abstractmethod
     def pack(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -76,6 +87,9 @@ class NearestGenerator(Generator):
     def device(self) -> torch.device:
         """Where the targets are."""
         return self.potential.points.device
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        return range_of(self.potential)
 
     def forward(self, x: ArrayLike) -> Tensor:
         """``T_h(x)``, shape (m, d)."""
@@ -160,6 +174,9 @@ class EntropicGenerator(Generator):
         """Where the targets are."""
         return self.potential.points.device
 
+    def _range(self) -> tuple[Tensor, Tensor]:
+        return range_of(self.potential)
+
     def forward(self, x: ArrayLike) -> Tensor:
         """The entropic map, shape (m, d)."""
         return self.potential.smooth_transport(x, self.reg)
@@ -222,9 +239,14 @@ class NetworkGenerator(Generator):
         """Where the network is."""
         return self.coordinates.matrix.device
 
+    def _range(self) -> tuple[Tensor, Tensor]:
+        # t has mean eigenvalue 1: the rows of q A are the deviations of y, and three of them nearly all of it.
+        return self.coordinates.target_mean, 3.0 * self.coordinates.scale * self.coordinates.matrix.norm(dim=1)
+
     def forward(self, x: ArrayLike) -> Tensor:
-        """``G(x)``, shape (m, d), in the network's precision; differentiable."""
-        return self.coordinates.target_back(self.network(self.coordinates.source(self._inputs(x))))
+        """``G(x)``, shape (m, d), in the network's precision, or in float64 as :meth:`sample`; differentiable."""
+        t = self.network(self.coordinates.source(self._inputs(x)))
+        return self.coordinates.target_back(t if float32_resolves(*self._range()) else t.double())
 
     def value(self, x: ArrayLike) -> Tensor:
         """``u(x)`` with ``grad u = G``, shape (m,); convex networks only."""
@@ -282,6 +304,27 @@ class NetworkGenerator(Generator):
             checked = x  # the caller's tensor, with its graph
         parameter = next(self.network.parameters())
         return checked.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def range_of(potential: BrenierPotential) -> tuple[Tensor, Tensor]:
+    """The middle of the targets and their extent about it, both (d,), float64."""
+    y = potential.points.double()
+    low, high = y.amin(dim=0), y.amax(dim=0)
+    return 0.5 * (low + high), 0.5 * (high - low)
+
+
+def float32_resolves(center: Tensor, extent: Tensor) -> bool:
+    """Whether float32 tells points about ``center`` within ``extent`` apart in every coordinate, both (d,)."""
+    largest = center.abs() + extent
+    rounded = torch.finfo(torch.float32).eps * largest > _RESOLVED * extent
+    out = (extent < _TINY) | (largest > _HUGE)
+    return not bool(((rounded | out) & (extent > 0.0)).any())
+
+
+def was_interrupted(generator: Generator) -> bool:
+    """Whether Ctrl-C ended its fit."""
+    report = getattr(generator, "report", None)
+    return report is not None and report.status == "interrupted"
 
 
 def check_brenier(potential: object, source: Source, needed: str) -> None:

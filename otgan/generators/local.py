@@ -14,6 +14,7 @@ from otgan.generators.generator import (
     Generator,
     check_brenier,
     pack_with_potential,
+    range_of,
     register_generator,
     tensors_under,
 )
@@ -217,6 +218,9 @@ class LocalGenerator(Generator):
     def device(self) -> torch.device:
         """Where the targets are."""
         return self.potential.points.device
+
+    def _range(self) -> tuple[Tensor, Tensor]:
+        return range_of(self.potential)
 
     def forward(self, x: ArrayLike) -> Tensor:
         """``G(x)``, shape (m, d), in the wider precision of x and the targets; differentiable, with gradient A_i."""
