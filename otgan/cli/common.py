@@ -6,9 +6,10 @@ import inspect
 import json
 import math
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import tyro
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from otgan.certificate import Certificate
     from otgan.solvers import Result
 
+_PRODUCTS = ("samples.npy", "samples.png", "reconstruction.png", "report.html")  # of a run, beside its model
 OK, FAILED, USAGE, NOT_CONVERGED, INTERRUPTED = 0, 1, 2, 3, 130
+Picture = Literal["power_diagram", "transport_map", "convergence", "mass_histogram"]
+PICTURES: tuple[str, ...] = get_args(Picture)
 PICTURE_SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -104,6 +108,38 @@ def writable_folder(folder: Path) -> Path:
     except OSError as error:
         raise UsageError(f"Cannot write into {folder}: {error.strerror or error}. Choose another folder.") from None
     return folder
+
+
+def new_folder(folder: Path, overwrite: bool) -> Path:
+    """A folder for a model, which holds none yet unless that may be replaced."""
+    if (folder / "config.json").exists() and not overwrite:
+        raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
+    return writable_folder(folder)
+
+
+def rescued(save: Callable[[Path], object], folder: Path) -> Path | None:
+    """Save into ``folder``; where that fails (a full disk), into a new folder for temporary files.
+
+    Returns:
+        The folder of temporary files, if it came to that: what took hours is not lost.
+    """
+    try:
+        save(folder)
+    except OSError as error:
+        place = Path(tempfile.mkdtemp(prefix="otgan-"))
+        try:
+            save(place)
+        except OSError:
+            raise error from None
+        note(f"otgan: cannot write into {folder}: {error.strerror or error}. Saved in {place} instead; move it soon.")
+        return place
+    return None
+
+
+def forget_products(folder: Path) -> None:
+    """Remove the pictures, samples and report of the model that was here before: they are not of the new one."""
+    for name in (*_PRODUCTS, *(f"{picture}.png" for picture in PICTURES)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def certificate_table(certificate: Certificate, title: str) -> str:

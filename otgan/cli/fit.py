@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from otgan.cli.common import (
+    FAILED,
     INTERRUPTED,
     NOT_CONVERGED,
     OK,
     Common,
     UsageError,
     flag,
+    forget_products,
+    new_folder,
     note,
     optional,
+    rescued,
     save_pictures,
     say,
     say_json,
-    writable_folder,
 )
 from otgan.cli.images import ImageFlags, fit_images, wants_images
 from otgan.cli.runs import Kind, SavedRun, own_kind
@@ -83,7 +87,7 @@ class Fit(ImageFlags, Common):
     dtype: Annotated[Literal["float32", "float64"] | None, optional("{float32,float64}")] = None
     """Precision of the points; that of the file when left out."""
     overwrite: Annotated[bool, flag] = False
-    """Replace the model that is in the folder."""
+    """Replace the model that is in the folder, and drop its pictures, samples and report."""
     plots: Annotated[bool, flag] = False
     """Also draw pictures into the folder."""
     progress: Annotated[bool, flag] = True
@@ -100,16 +104,16 @@ class Fit(ImageFlags, Common):
             note(remark)
         target = self._target(given)
         source = self._source(target.dim)
-        folder = writable_folder(self.out if self.out is not None else Path("runs") / self.file.stem)
-        if (folder / "config.json").exists() and not self.overwrite:
-            raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
-        merged = "" if target.n == target.n_given else f" ({target.n_given - target.n:,} duplicates merged)"
-        note(f"{given.path}: {target.n:,} points in dimension {target.dim}{merged}. Source: {source!r}.")
         if self.generator is not None and self.p != 2.0:
             raise UsageError(f"--generator is for p = 2, got --p {self.p:g}; leave one of them out.")
+        folder = new_folder(self.out if self.out is not None else Path("runs") / self.file.stem, self.overwrite)
+        merged = "" if target.n == target.n_given else f" ({target.n_given - target.n:,} duplicates merged)"
+        note(f"{given.path}: {target.n:,} points in dimension {target.dim}{merged}. Source: {source!r}.")
         try:
             fitted = self._solved(source, target) if self.generator is None else self._fitted(source, target)
         except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # unless something else is there
             raise UsageError(str(error)) from error
         return self._saved(fitted, folder)
 
@@ -145,7 +149,12 @@ class Fit(ImageFlags, Common):
             solver={} if self.max_iter is None else {"max_iter": as_count(self.max_iter, "max_iter", 1)},
         )
         progress = self.progress and sys.stderr.isatty()
-        model.fit(target, max_time=self.max_time, progress=progress, checkpoint=self.checkpoint)
+        try:
+            model.fit(target, max_time=self.max_time, progress=progress, checkpoint=self.checkpoint)
+        except (Exception, KeyboardInterrupt) as error:
+            if not model.solved:
+                raise
+            return SavedRun(model.result, lost=error)
         return SavedRun(model.result, model)
 
     def _saved(self, fitted: SavedRun, folder: Path) -> int:
@@ -153,8 +162,16 @@ class Fit(ImageFlags, Common):
         from otgan.report import provenance
 
         result, model = fitted.result, fitted.model
-        (result if model is None else model).save(folder)
-        provenance.write(folder, "fit", self, [path for path in (self.file, self.weights) if path is not None])
+
+        def save(place: Path) -> None:
+            (result if model is None else model).save(place)
+            provenance.write(place, "fit", self, [path for path in (self.file, self.weights) if path is not None])
+
+        elsewhere = rescued(save, folder)
+        if elsewhere is None:
+            forget_products(folder)
+        else:
+            folder = elsewhere
         pictures = save_pictures(result, folder) if self.plots and result.status != "interrupted" else []
         if self.json:
             generator = {} if model is None else {"generator": describe_generator(model)}
@@ -164,9 +181,16 @@ class Fit(ImageFlags, Common):
             if model is not None:
                 say(generator_line(model))
             say(f"Saved in {folder}. Next: otgan sample {folder}")
-        report = getattr(model.generator, "report", None) if model is not None else None
-        if result.status == "interrupted" or (report is not None and report.status == "interrupted"):
+        if result.status == "interrupted" or (model is not None and model.interrupted):
             return INTERRUPTED
+        if isinstance(fitted.lost, KeyboardInterrupt):
+            note("otgan: interrupted while the generator was made; the solution is saved without one.")
+            return INTERRUPTED
+        if fitted.lost is not None:
+            note(f"otgan: the generator could not be made, the solution is saved without one: {fitted.lost}")
+            return FAILED
+        if elsewhere is not None:
+            return FAILED
         return OK if result.converged else NOT_CONVERGED
 
     def _target(self, given: PointFile) -> DiscreteMeasure:

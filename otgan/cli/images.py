@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from otgan.cli.common import (
+    FAILED,
     INTERRUPTED,
     NOT_CONVERGED,
     OK,
     UsageError,
     certificate_table,
     flag,
+    forget_products,
+    new_folder,
     note,
     optional,
+    rescued,
     save_picture,
     say,
     say_json,
@@ -107,17 +111,18 @@ def fit_images(command: Fit) -> int:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
-    name = command.file.name.partition(".")[0] or "images"
-    folder = writable_folder(command.out if command.out is not None else Path("runs") / name)
-    if (folder / "config.json").exists() and not command.overwrite:
-        raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
-    note(f"{command.file}: {images!r}.")
-    training = {} if command.autoencoder_steps is None else {"steps": command.autoencoder_steps}
     try:
         source = command._source(command.latent or 0)
         kind = getattr(command, "generator", None) or "auto"
         transport = OTGAN(source, kind, method=command.method, tol=command.tol, seed=command.seed)
         model = LatentOTGAN(Autoencoder(command.latent or 0, seed=command.seed), transport)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    name = command.file.name.partition(".")[0] or "images"
+    folder = new_folder(command.out if command.out is not None else Path("runs") / name, command.overwrite)
+    note(f"{command.file}: {images!r}.")
+    training = {} if command.autoencoder_steps is None else {"steps": command.autoencoder_steps}
+    try:
         model.fit(
             images,
             by_class=command.by_class,
@@ -126,12 +131,21 @@ def fit_images(command: Fit) -> int:
             progress=command.progress and sys.stderr.isatty(),
             checkpoint=command.checkpoint,
         )
-    except DataError:
+    except (Exception, KeyboardInterrupt) as error:
+        _keep_autoencoder(model, folder)
+        if isinstance(error, (ValueError, TypeError)) and not isinstance(error, DataError):
+            raise UsageError(str(error)) from error  # settings that do not fit; the images are checked by now
         raise
-    except (ValueError, TypeError) as error:  # settings that do not fit; the images are checked by now
-        raise UsageError(str(error)) from error
-    model.save(folder)
-    provenance.write(folder, "fit", command, [command.file])
+
+    def save(place: Path) -> None:
+        model.save(place)
+        provenance.write(place, "fit", command, [command.file])
+
+    elsewhere = rescued(save, folder)
+    if elsewhere is None:
+        forget_products(folder)
+    else:
+        folder = elsewhere
     pictures = _pictures(model, images, folder, command.seed)
     report = describe(model)
     if command.json:
@@ -140,10 +154,21 @@ def fit_images(command: Fit) -> int:
         say(summary(model))
         say(f"Saved in {folder}, pictures too: {', '.join(path.name for path in pictures)}.")
         say(f"Next: otgan sample {folder} -n 100")
-    statuses = [report["autoencoder"]["status"], *(one["status"] for one in report["transport"])]
-    if "interrupted" in statuses:
+    if report["autoencoder"]["status"] == "interrupted" or any(one.interrupted for one in model.models):
         return INTERRUPTED
+    if elsewhere is not None:
+        return FAILED
     return OK if all(one["converged"] for one in report["transport"]) else NOT_CONVERGED
+
+
+def _keep_autoencoder(model: LatentOTGAN, folder: Path) -> None:
+    """Save an autoencoder whose training is done, when what came after it failed: it took most of the time."""
+    from otgan.latent import Autoencoder
+
+    trained = model.autoencoder
+    if isinstance(trained, Autoencoder) and trained.report is not None:
+        place = rescued(trained.save, folder / "autoencoder") or folder / "autoencoder"
+        note(f"The trained autoencoder is saved in {place}; LatentOTGAN(otgan.load({str(place)!r})) goes on from it.")
 
 
 def _refuse(command: Fit) -> None:

@@ -12,6 +12,7 @@ from otgan.cli.common import (
     OK,
     PICTURE_SUFFIXES,
     Common,
+    Picture,
     Run,
     UsageError,
     note,
@@ -35,7 +36,7 @@ class Plot(Common):
 
     run_: Annotated[Run, tyro.conf.arg(name="run", metavar="RUN")]
     """Folder that `otgan fit` wrote."""
-    what: Literal["all", "power_diagram", "transport_map", "convergence", "mass_histogram"] = "all"
+    what: Literal["all"] | Picture = "all"
     """Which picture."""
     out: Annotated[Path | None, optional("PATH")] = None
     """File (.png, .svg, .pdf) of one picture, or the folder of all; RUN when left out."""

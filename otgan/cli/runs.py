@@ -45,10 +45,12 @@ class SavedRun:
     Attributes:
         result: of the solve.
         model: when the run was fitted with a generator, else None.
+        lost: why a generator that was asked for is not there.
     """
 
     result: Result
     model: OTGAN | None = None
+    lost: BaseException | None = None
 
     def draw(self, n: int, seed: int, kind: Kind | None = None, reg: float | None = None) -> Draw:
         """Points by the run's own generator (the entropic map of a plain solution), or by the ``kind`` asked for.
@@ -117,9 +119,8 @@ def own_kind(model: OTGAN) -> Kind:
 
 def load_run(path: Path) -> SavedRun:
     """What `otgan fit` saved in this folder."""
-    import otgan.solvers.saving  # noqa: F401  registers the reader of results
     from otgan.generators import OTGAN
-    from otgan.io import FormatError, load
+    from otgan.loading import FormatError, load
     from otgan.solvers import Result
 
     try:

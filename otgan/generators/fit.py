@@ -99,7 +99,7 @@ def fit_generator(
     """
     check_brenier(potential, source, "A network is fitted to the map of a BrenierPotential (p = 2)")
     seed = as_count(seed, "seed")
-    model = _network(network, potential.dim, seed).to(potential.points.device)
+    model = as_network(network, potential.dim, seed).to(potential.points.device)
     convex = isinstance(model, ConvexNetwork)
     if loss not in ("auto", "fenchel-young", "squared"):
         raise ValueError(f"loss must be 'auto', 'fenchel-young' or 'squared', got {loss!r}.")
@@ -145,16 +145,41 @@ def _known(pairs: tuple[Tensor, Tensor], potential: BrenierPotential) -> tuple[T
     return x.to(potential.points.device), index.long().to(potential.points.device)
 
 
-def _network(network: str | nn.Module, dim: int, seed: int) -> nn.Module:
+def as_network(network: str | nn.Module, dim: int, seed: int) -> nn.Module:
+    """The network of that name, or the caller's own, if it has parameters and maps (m, d) to (m, d)."""
     if isinstance(network, nn.Module):
-        if not any(p.requires_grad for p in network.parameters()):
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if not parameters:
             raise ValueError(f"The network {type(network).__name__} has no parameter to train.")
+        _probe(network, torch.zeros(2, dim).to(parameters[0]))
         return network
     if network == "icnn":
         return ICNN(dim, seed=seed)
     if network == "mlp":
         return ResidualMLP(dim, seed=seed)
     raise ValueError(f"network must be 'icnn', 'mlp' or a torch module, got {network!r}.")
+
+
+@torch.no_grad()
+def _probe(network: nn.Module, x: Tensor) -> None:
+    """Two points through the network, whose state stays as it is."""
+    training, name = network.training, type(network).__name__
+    network.eval()
+    try:
+        out = network(x)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"The network {name} must map points of shape (m, {x.shape[1]}) to the same shape; at two points it fails "
+            f"with: {error}"
+        ) from error
+    finally:
+        network.train(training)
+    shape = getattr(out, "shape", None)
+    if shape != x.shape:
+        got = type(out).__name__ if shape is None else tuple(shape)
+        raise ValueError(
+            f"The network {name} must map shape (m, {x.shape[1]}) to itself; of (2, {x.shape[1]}) it made {got}."
+        )
 
 
 def _fraction(value: float, name: str, most: float) -> float:

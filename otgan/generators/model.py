@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from otgan import io, kernels
 from otgan._checks import as_count, as_points, as_positive
-from otgan.generators._choice import choose
+from otgan.generators._choice import Choice, choose
 from otgan.generators._pairs import enough_pairs, pairs_wanted
 from otgan.generators._recorder import Recorder
 from otgan.generators.extension import ExtensionGenerator
-from otgan.generators.fit import fit_generator
-from otgan.generators.generator import EntropicGenerator, Generator, NearestGenerator, unpack_generator
+from otgan.generators.fit import as_network, fit_generator
+from otgan.generators.generator import (
+    EntropicGenerator,
+    Generator,
+    NearestGenerator,
+    unpack_generator,
+    was_interrupted,
+)
 from otgan.generators.local import LocalGenerator
 from otgan.generators.selection import Score
 from otgan.measures import DiscreteMeasure, Gaussian, Source
@@ -94,6 +100,8 @@ class OTGAN:
         potential: the Brenier potential.
         generator: a :class:`otgan.generators.Generator`.
         scores: of the candidates of "auto" by name.
+        interrupted: whether Ctrl-C ended the solve or the making of the generator. The generator is then the best that
+            was there, or the entropic map by the rule.
 
     Example:
         >>> import numpy as np
@@ -122,6 +130,7 @@ class OTGAN:
         self.method, self.tol, self.seed = method, tol, as_count(seed, "seed")
         self.solver, self.settings = dict(solver or {}), _known_settings(generator, dict(fit or {}))
         self.scores: dict[str, Score] = {}
+        self.interrupted = False
         self._result: Result | None = None
         self._generator: Generator | None = None
 
@@ -146,7 +155,8 @@ class OTGAN:
             checkpoint: folder where both keep their progress, and go on from.
 
         Returns:
-            The model itself. Ctrl-C ends the part that is running, and what was found is kept.
+            The model itself. Ctrl-C ends the part that is running, and what was found is kept. Where making the
+            generator fails, ``result`` holds the solve all the same.
         """
         if isinstance(data, DiscreteMeasure):
             if weights is not None:
@@ -155,13 +165,16 @@ class OTGAN:
         else:
             nu = DiscreteMeasure(data, weights)
         source = self.source if self.source is not None else Gaussian(nu.dim)
+        if isinstance(self.kind, nn.Module):
+            as_network(self.kind, nu.dim, self.seed)  # its shapes, before anything is solved
         clock = Stopwatch(None if max_time is None else as_positive(max_time, "max_time"))
         wanted = self.settings.get("pairs")
         room = pairs_wanted(nu.n, nu.dim) if wanted is None else wanted
         network = isinstance(self.kind, nn.Module) or self.kind in _NETWORKS
         recorder = Recorder(room, nu.dim) if network and isinstance(room, int) else None
         folders = (None, None) if checkpoint is None else (f"{checkpoint}/solve", f"{checkpoint}/generator")
-        self._result = self._generator = None  # what fails on the way leaves no half of an earlier fit behind
+        # What fails on the way leaves no half of an earlier fit behind.
+        self._result, self._generator, self.scores, self.interrupted = None, None, {}, False
         self._result = self._solve(source, nu, recorder, max_time, progress, callback, folders[0])
         if recorder is not None and enough_pairs(recorder.held, nu.n, room, wanted is not None):
             wanted = recorder.pairs()
@@ -170,7 +183,12 @@ class OTGAN:
         # A solve that goes on later has other pairs then: nothing of a fit to these can be continued.
         folder = folders[1] if self._result.status in _FINAL else None
         more: dict[str, Any] = {"progress": progress, "callback": callback, "checkpoint": folder}
-        self._generator = self._made(self._result, settings, more)
+        try:
+            made = self._made(self._result, settings, more)
+        except KeyboardInterrupt:  # the solve is done: its map can be had at once
+            made = Choice(EntropicGenerator(self.potential, source), {}, interrupted=True)
+        self._generator, self.scores = made.generator, made.scores
+        self.interrupted = self._result.status == "interrupted" or made.interrupted
         return self
 
     def _solve(
@@ -199,23 +217,30 @@ class OTGAN:
             **self.solver,
         )
 
-    def _made(self, result: Result, settings: dict[str, Any], more: dict[str, Any]) -> Generator:
+    def _made(self, result: Result, settings: dict[str, Any], more: dict[str, Any]) -> Choice:
         """The generator of this kind."""
         potential, source = self.potential, result.source
-        if self.kind == "nearest":
-            return NearestGenerator(potential, source)
-        if self.kind == "entropic":
-            return EntropicGenerator(potential, source, self.settings.get("reg"))
-        if self.kind == "extension":
-            return ExtensionGenerator(potential, source, **{"seed": self.seed, **self.settings})
-        if self.kind == "local":
-            return LocalGenerator(potential, source, **{"seed": self.seed, **self.settings})
         if self.kind == "auto":
-            generator, self.scores = choose(potential, source, settings, more)
-            return generator
-        return fit_generator(potential, source, self.kind, **settings, **more)
+            return choose(potential, source, settings, more)
+        made: Generator
+        if self.kind == "nearest":
+            made = NearestGenerator(potential, source)
+        elif self.kind == "entropic":
+            made = EntropicGenerator(potential, source, self.settings.get("reg"))
+        elif self.kind == "extension":
+            made = ExtensionGenerator(potential, source, **{"seed": self.seed, **self.settings})
+        elif self.kind == "local":
+            made = LocalGenerator(potential, source, **{"seed": self.seed, **self.settings})
+        else:
+            made = fit_generator(potential, source, self.kind, **settings, **more)
+        return Choice(made, {}, was_interrupted(made))
 
     # ----------------------------------------------------------- what it is
+
+    @property
+    def solved(self) -> bool:
+        """Whether there is a :attr:`result`: after a fit, also one that failed while it made the generator."""
+        return self._result is not None
 
     @property
     def result(self) -> Result:
@@ -235,11 +260,13 @@ class OTGAN:
     def generator(self) -> Generator:
         """The map from source points to new points: ``model.generator(x)``."""
         if self._generator is None:
+            if self._result is not None:
+                raise RuntimeError("The last fit failed while it made the generator; its solve is in model.result.")
             raise RuntimeError("This model has not been fitted yet; call fit(data) first.")
         return self._generator
 
     def sample(self, n: int, seed: int | None = None) -> Tensor:
-        """``n`` new points, shape (n, d): the generator at fresh points of the source."""
+        """``n`` new points, shape (n, d): the generator at fresh points of the source, as :meth:`Generator.sample`."""
         return self.generator.sample(n, seed)
 
     def critic(self, x: ArrayLike) -> Tensor:
@@ -278,10 +305,21 @@ class OTGAN:
         tensors = {f"result.{name}": t for name, t in tensors.items()}
         tensors |= {f"generator.{name}": t for name, t in more.items()}
         kind = type(self.generator).__name__
-        settings = {"seed": self.seed, "tol": self.tol}
+        settings = {"seed": self.seed, "tol": self.tol, "asked": self._asked()}
         scores = {name: list(score) for name, score in self.scores.items()}
         config = {"result": result, "generator": generator, "kind": kind, "settings": settings, "scores": scores}
         return config, tensors
+
+    def _asked(self) -> dict[str, Any]:
+        """What a later fit needs to be like this one, as far as it is plain: names and numbers."""
+        asked = {"generator": self.kind, "method": self.method, "solver": self.solver, "fit": self.settings}
+        plain = (bool, int, float, str, type(None))
+        return {
+            name: value
+            for name, value in asked.items()
+            if isinstance(value, plain)
+            or (isinstance(value, dict) and all(isinstance(v, plain) for v in value.values()))
+        }
 
     def save(self, path: str | Path) -> Path:
         """Write config.json and model.safetensors into the folder ``path``; :func:`otgan.load` reads it back."""
@@ -309,7 +347,9 @@ def unpack_model(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
     }
     generator = unpack_generator(config["kind"], config["generator"], under("generator."))
     network = {"ICNN": "icnn", "ResidualMLP": "mlp"}.get(config["generator"].get("network", ""), "icnn")
-    model = OTGAN(result.source, names.get(config["kind"], network), method=result.method, **config["settings"])
+    settings = dict(config["settings"])
+    asked = {"generator": names.get(config["kind"], network), "method": result.method} | settings.pop("asked", {})
+    model = OTGAN(result.source, **asked, **settings)
     model._result, model._generator = result, generator
     model.scores = {name: Score(*numbers) for name, numbers in config.get("scores", {}).items()}
     return model

@@ -160,7 +160,7 @@ class LatentOTGAN:
         if not self.names:
             if label is not None:
                 raise ValueError("This model has no classes; fit it with by_class=True to sample by label.")
-            return self.models[0].sample(n, seed)
+            return self.models[0].sample(n, seed).float()
         labels = self.labels(n, seed, label)
         codes = torch.empty((n, self.autoencoder.latent))
         for k in labels.unique().tolist():

@@ -8,6 +8,7 @@ import torch
 
 import otgan as og
 from otgan.generators import EntropicGenerator, LocalGenerator, NetworkGenerator, held_out_score
+from otgan.generators.fit import as_network
 from otgan.generators.model import GENERATORS
 from otgan.generators.selection import noise_floor
 from otgan.kernels import dispatch
@@ -265,8 +266,65 @@ def test_a_fit_that_fails_leaves_no_half_of_an_earlier_one(monkeypatch):
     monkeypatch.setattr("otgan.generators.model.NearestGenerator", fail)
     with pytest.raises(OSError, match="mine"):
         model.fit(points + 5.0)
-    with pytest.raises(RuntimeError, match="fit"):
+    with pytest.raises(RuntimeError, match=r"model\.result"):
         model.sample(3)
+    assert model.result.converged and float(model.potential.points.min()) > 0.0  # the solve of the new points
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize(("shift", "unit"), [(1e9, 1.0), (0.0, 1e-60), (0.0, 1e25), (0.0, 1e60)])
+def test_samples_follow_origin_and_unit_of_the_data(kind, shift, unit):
+    """Far from the origin, and beyond the range of float32."""
+    y = np.random.default_rng(6).integers(-1000, 1000, size=(250, 2)) / 256.0  # exact, shifted too
+    fit = {**QUICK, "pairs": 2000} if kind in ("auto", "icnn", "mlp") else {}
+    expected = og.OTGAN(generator=kind, fit=fit).fit(y).sample(300, seed=1)
+    got = og.OTGAN(generator=kind, fit=fit).fit(shift + unit * y).sample(300, seed=1)
+    assert expected.dtype == torch.float32
+    assert got.dtype == (torch.float32 if unit == 1e25 else torch.float64)
+    torch.testing.assert_close((got.double() - shift) / unit, expected.double(), rtol=0.0, atol=2e-5)
+
+
+def test_an_interrupt_while_the_generator_is_made_keeps_the_solve(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(250, 2))
+
+    def interrupt(*args, **named):
+        raise KeyboardInterrupt
+
+    assert not og.OTGAN(generator="local").fit(points).interrupted
+    with monkeypatch.context() as patch:
+        patch.setattr("otgan.generators.model.LocalGenerator", interrupt)
+        model = og.OTGAN(generator="local").fit(points)
+    assert model.interrupted and model.result.converged and isinstance(model.generator, EntropicGenerator)
+    with monkeypatch.context() as patch:  # in the choice, when the local maps are there
+        patch.setattr("otgan.generators._choice.EntropicGenerator.select", interrupt)
+        model = og.OTGAN().fit(points)
+    assert model.interrupted and isinstance(model.generator, LocalGenerator) and list(model.scores) == ["local"]
+
+
+def test_a_network_of_another_shape_is_refused_before_the_solve(monkeypatch):
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    monkeypatch.setattr("otgan.generators.model.solve", lambda *args, **named: pytest.fail("solved"))
+    for network, said in (
+        (torch.nn.Linear(3, 2), r"\(2, 3\) it made \(2, 2\)"),
+        (torch.nn.Linear(4, 3), "fails with"),
+        (torch.nn.LSTM(3, 3), "made tuple"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            og.OTGAN(generator=network).fit(points)
+    norm = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3))
+    as_network(norm, 3, 0)
+    assert norm.training and int(norm[0].num_batches_tracked) == 0
+
+
+def test_a_loaded_model_fits_as_it_was_asked_to(tmp_path):
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    asked = dict(generator="local", fit={"neighbours": 5.0}, solver={"max_iter": 40}, method="newton", tol=1e-3, seed=4)
+    og.OTGAN(**asked).fit(points).save(tmp_path / "model")
+    again = og.load(tmp_path / "model")
+    names = {"generator": "kind", "fit": "settings"}
+    assert {name: getattr(again, names.get(name, name)) for name in asked} == asked
+    fresh = og.OTGAN(**asked).fit(points + 1.0)
+    assert torch.equal(again.fit(points + 1.0).sample(9, seed=0), fresh.sample(9, seed=0))
 
 
 def test_an_unfitted_model_says_so():

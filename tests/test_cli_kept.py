@@ -1,0 +1,110 @@
+"""What the command line keeps when something goes wrong late: a solve, a trained autoencoder, a run on a full disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import otgan as og
+from otgan import io
+from otgan.cli import main
+
+
+@pytest.fixture
+def points(tmp_path: Path) -> Path:
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    return tmp_path / "points.npy"
+
+
+def raising(error: BaseException) -> Any:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_generator_that_fails_leaves_the_solution(
+    points: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("otgan.generators.model.LocalGenerator", raising(RuntimeError("no memory")))
+    out = points.parent / "run"
+    assert main(["fit", str(points), "--out", str(out), "--generator", "local"]) == 1
+    said = capsys.readouterr()
+    assert "solution is saved without one: no memory" in said.err and "newton" in said.out
+    assert og.load(out).converged
+
+
+def test_ctrl_c_while_the_generator_is_made(points: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ends in the entropic map, of the solution that is there; a second one in the solution alone."""
+    monkeypatch.setattr("otgan.generators.model.LocalGenerator", raising(KeyboardInterrupt()))
+    out = points.parent / "run"
+    assert main(["fit", str(points), "--out", str(out), "--generator", "local"]) == 130
+    assert type(og.load(out).generator).__name__ == "EntropicGenerator"
+    monkeypatch.setattr("otgan.generators.model.EntropicGenerator", raising(KeyboardInterrupt()))
+    assert main(["fit", str(points), "--out", str(out), "--generator", "local", "--overwrite"]) == 130
+    assert isinstance(og.load(out), og.Result)
+
+
+def test_a_full_disk_loses_nothing(
+    points: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, elsewhere, write = points.parent / "run", points.parent / "elsewhere", io._write
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+
+    def full(path: Path, data: bytes) -> None:
+        if out in path.parents:
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(io, "_write", full)
+    assert main(["fit", str(points), "--out", str(out), "--json"]) == 1
+    said = capsys.readouterr()
+    place = Path(json.loads(said.out)["run"])
+    assert place.parent == elsewhere and og.load(place).converged
+    assert f"cannot write into {out}: No space left on device. Saved in {place} instead" in said.err
+
+    monkeypatch.setattr(io, "_write", raising(OSError(28, "No space left on device")))
+    assert main(["fit", str(points), "--out", str(out)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+
+
+def test_overwriting_drops_what_was_drawn_of_the_old_model(points: Path) -> None:
+    out = points.parent / "run"
+    assert main(["fit", str(points), "--out", str(out), "--plots"]) == 0
+    assert main(["sample", str(out), "-n", "3"]) == 0
+    (out / "notes.txt").write_text("mine")
+    assert (out / "power_diagram.png").exists() and (out / "samples.npy").exists()
+    assert main(["fit", str(points), "--out", str(out), "--overwrite", "--seed", "1"]) == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "run.json", "notes.txt"}
+
+
+def test_refused_settings_leave_no_folder(points: Path) -> None:
+    out = points.parent / "run"
+    assert main(["fit", str(points), "--out", str(out), "--tol", "-1"]) == 2
+    assert main(["fit", str(points), "--out", str(out), "--generator", "local", "--p", "3"]) == 2
+    assert not out.exists()
+
+
+def test_a_trained_autoencoder_outlives_what_comes_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "images.npy", np.random.default_rng(0).integers(0, 256, size=(60, 8, 8)).astype(np.uint8))
+    monkeypatch.setattr("otgan.generators.model.solve", raising(MemoryError("too many codes")))
+    out = tmp_path / "run"
+    flags = ["--latent", "3", "--autoencoder-steps", "3"]
+    assert main(["fit", str(tmp_path / "images.npy"), "--out", str(out), *flags]) == 1
+    assert f"autoencoder is saved in {out / 'autoencoder'}" in capsys.readouterr().err
+    assert og.load(out / "autoencoder").latent == 3
+
+
+def test_an_interrupt_while_the_program_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("otgan.cli.app.main", raising(KeyboardInterrupt()))
+    assert main(["fit", "points.npy"]) == 130
+    assert capsys.readouterr().err == "otgan: interrupted; nothing was saved.\n"
