@@ -79,6 +79,10 @@ class AffineCells(ExactCells):
         blend.inner = inner
         return blend
 
+    def with_points(self, points: Floats) -> AffineCells:
+        """Cells of other targets, shape (m, 2), under the same source."""
+        return AffineCells(self.inner.with_points(points @ self.factor), points, self.factor, self.shift)
+
     def polygons(self, heights: Floats) -> PolygonSoup:
         """Cells at ``heights``, shape (n,), as polygons in the coordinates of x, counter-clockwise."""
         from otgan.cells._planar_soup import PolygonSoup

@@ -310,6 +310,10 @@ class SpatialCells(ExactCells):
         """The same problem with its targets in the order of the k-d tree, and that order, ``new = old[order]``."""
         return SpatialCells(self.points[self._tree.order], self.domain, self._threads), self._tree.order
 
+    def with_points(self, points: Floats) -> SpatialCells:
+        """Cells of other targets, shape (m, 3), under the same measure."""
+        return SpatialCells(points, self.domain, self._threads)
+
     def polyhedra(self, heights: ArrayLike) -> PolyhedronSoup:
         """The cells themselves, for pictures and for integrals over them."""
         from otgan.cells._spatial_cells import chunk_polyhedra

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from otgan.solvers._clusters import merged
 from otgan.solvers._continuation import Level, ladder, lift, prolong
 from otgan.solvers._linear import solve_laplacian
 from otgan.solvers._newton_outcome import MESSAGES, NewtonOutcome
@@ -200,11 +201,35 @@ class _Run:
             return "empty_cells"
         self.moments = self.cells.moments(self.heights)
         least = float((self.moments.masses / self.b).min())
+        if least < GOOD_START and self._from_groups():
+            status = self._iterate(self.cells, self.tol)
+            reached = self._current()
+            if status not in FAILED or self._error(reached) < max(ROUNDING_ERROR, 100.0 * self._rounding(reached)):
+                return status
+            self.heights = self.cells.start(self.b)
+            self.moments = self.cells.moments(self.heights)
         if least >= GOOD_START or (least > 0.0 and self.cells.smoothed(self.cells.extent) is None):
             if given is not None:
                 self._approach(self.cells, given)
             return self._iterate(self.cells, self.tol)
         return self._continue()
+
+    def _from_groups(self) -> bool:
+        """Start from a rough solution with tight groups of targets merged, each then spread over its group's cell."""
+        level = merged(self.cells, self.b)
+        if level is None:
+            return False
+        left = None if self.max_time is None else max(self.max_time - (time.perf_counter() - self.began), 1e-3)
+        itself = np.arange(len(level.b))
+        found = _Run(level.cells, level.b, itself, STRICT_TOL, self.max_iter, left, None)(None)
+        if found.status == "interrupted":
+            raise KeyboardInterrupt
+        heights = prolong(self.finest, level, found.heights, level.cells.moments(found.heights))
+        moments = self.cells.moments(heights)
+        if moments.masses.min() <= 0.0:
+            return False
+        self.heights, self.moments = heights, moments
+        return True
 
     def _approach(self, cells: ExactCells, given: Floats) -> None:
         """Move from the current heights towards ``given`` as far as all masses stay positive."""
