@@ -125,8 +125,8 @@ def test_seeds_and_refusals():
     assert og.certify(u, source, 1000, seed=1) == og.certify(u, source, 1000, seed=1)
     with pytest.raises(ValueError, match="dimension 3"):
         og.certify(u, og.UniformBox(dim=3))
-    with pytest.raises(ValueError, match="at least 2"):
-        og.certify(u, source, 1)
+    with pytest.raises(ValueError, match="at least 100, got 99"):
+        og.certify(u, source, 99)
 
 
 def test_table_reads_well():

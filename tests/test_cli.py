@@ -475,6 +475,7 @@ def test_evaluate_against_held_out_points(
     [
         (["--metrics", "energy"], "pass --test"),
         (["--n-new", "0"], "--n-new"),
+        (["--n-samples", "99"], "--n-samples must be at least 100, got 99"),
         (["--test", "{held}", "--metrics", "fid"], "unknown metric 'fid'; there is sliced_w2"),
         (["--test", "{held}", "--samples", "{held}", "--n-new", "4"], "choose one"),
         (["--test", "nowhere.npy"], "nowhere.npy"),

@@ -7,7 +7,7 @@ coupling.py: the coupling of source and target behind the upper ends; statistics
 from otgan.certificate.base import Certificate
 from otgan.certificate.coupling import Repair, repair
 from otgan.certificate.exact import certify_exact
-from otgan.certificate.sampled import certify
+from otgan.certificate.sampled import LEAST_SAMPLES, certify
 from otgan.certificate.statistics import chi2_estimate
 
-__all__ = ["Certificate", "Repair", "certify", "certify_exact", "chi2_estimate", "repair"]
+__all__ = ["LEAST_SAMPLES", "Certificate", "Repair", "certify", "certify_exact", "chi2_estimate", "repair"]

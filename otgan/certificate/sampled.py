@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _Z = 3.0  # standard errors on each side of an interval: 99.7 percent for a Gaussian
 _CHUNK = 1 << 16
 _BLOCKS = 16  # of samples, for the jackknife
+LEAST_SAMPLES = 100
+"""Three standard errors of fewer samples are no bound: their own estimate is too uncertain."""
+
 _FAR = 1e3  # deviations from the origin beyond which float32 samples are too coarse
 _SUMMED = 2_000_000_000  # atoms times targets up to which a discrete source is summed rather than sampled
 
@@ -54,7 +57,7 @@ def certify(
         potential: u_h, or phi for another cost, with its weights b.
         source: mu.
         n_samples: M; by default 50 a target, at least 20,000 (200,000 for p != 2, where less is known of the cost
-            beforehand) and at most 2,000,000.
+            beforehand) and at most 2,000,000. Not below 100.
         seed: of the fresh samples. Do not reuse a solver's seed: :func:`otgan.solve` takes care of that for its own.
         generator: an own stream instead of a seed.
     """
@@ -64,7 +67,7 @@ def certify(
         raise ValueError(f"source has dimension {source.dim}, the potential {potential.dim}.")
     n = potential.n
     least = 20_000 if potential.p == 2.0 else 200_000
-    m = as_count(n_samples if n_samples is not None else min(max(50 * n, least), 2_000_000), "n_samples", 2)
+    m = as_count(n_samples if n_samples is not None else min(max(50 * n, least), 2_000_000), "n_samples", LEAST_SAMPLES)
     stream = make_generator(seed, generator, potential.points.device)
     samples: _Samples
     if isinstance(source, Empirical) and (source.m <= m or (n_samples is None and source.m * n <= _SUMMED)):

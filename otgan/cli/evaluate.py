@@ -53,8 +53,6 @@ class Evaluate(Common):
 
     def run(self) -> int:
         """Certify, measure and print."""
-        if self.n_samples is not None and self.n_samples < 2:
-            raise UsageError(f"--n-samples must be at least 2, got {self.n_samples}.")
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"--seed must be at least 0, got {self.seed}.")
         if self.n_new is not None and self.n_new < 1:
@@ -66,8 +64,10 @@ class Evaluate(Common):
         saved = load_run(self.run_)
         import secrets
 
-        from otgan.certificate import certify
+        from otgan.certificate import LEAST_SAMPLES, certify
 
+        if self.n_samples is not None and self.n_samples < LEAST_SAMPLES:
+            raise UsageError(f"--n-samples must be at least {LEAST_SAMPLES}, got {self.n_samples}.")
         seed = self.seed if self.seed is not None else secrets.randbits(31)
         # Held-out points first: a file that cannot be read should not cost the time of a certificate.
         measured = self._measure(saved, seed) if self.test is not None else None

@@ -108,7 +108,9 @@ class Run:
         try:
             with one_thread(self.n <= _SMALL):
                 restore(self)
-                status = self.solve()
+                # A finished run whose steps were all done before has none left.
+                spent = self.n_iter >= self.solver.max_iter and max(self.chi2, 0.0) + self.stderr > self.tol
+                status = "max_iter" if spent else self.solve()
         except _End as end:
             status = end.status
         except KeyboardInterrupt:
