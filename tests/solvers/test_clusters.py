@@ -28,7 +28,8 @@ def test_planted_groups_are_found(seed, dim, sizes):
     rng = np.random.default_rng(seed)
     label = np.repeat(np.arange(len(sizes)), sizes)
     places = np.stack([np.arange(len(sizes)) + 0.1 * rng.random(len(sizes)) for _ in range(dim)], axis=1)
-    points = places[label] + 1e-6 * rng.random((len(label), dim))
+    inside = np.concatenate([np.arange(size) + 0.5 * rng.random(size) for size in sizes]) / 40.0  # no near pairs
+    points = places[label] + 1e-6 * np.stack([inside, *rng.random((dim - 1, len(label)))], axis=1)
     mixed = rng.permutation(len(label))
     assert same_groups(tight_groups(1e30 * points[mixed] - 7.0), label[mixed])
 
