@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _TEXT = (".csv", ".tsv", ".txt")
 _SUFFIXES = (".npy", ".npz", *_TEXT)
+_SURE = 4  # columns named 0, 1, 2, ... that are no point any more
 NPY_MAGIC, ZIP_MAGICS = b"\x93NUMPY", (b"PK\x03\x04", b"PK\x05\x06")
 _OPENINGS = {
     b"\x89PNG": "a PNG picture",
@@ -55,6 +56,8 @@ def read_points(path: str | Path, key: str | None = None) -> PointFile:
     """Read points, one a row, from .npy, .npz, or text (.csv, .tsv, .txt: comma, semicolon, tab or spaces).
 
     Nothing is unpickled. A text file may have one line of column names, blank lines, and comments that start with #.
+    What pandas adds is left out, with a note: the names 0, 1, 2, ... of four columns or more, and a first column
+    without a name that counts the rows.
 
     Args:
         path: the file; its ending says how it is read.
@@ -64,9 +67,9 @@ def read_points(path: str | Path, key: str | None = None) -> PointFile:
         DataError: missing, not readable, not what its ending says, not of shape (n, d), or with a NaN or an infinity.
     """
     where = _regular_file(path)
-    array, key = _read(where, key)
-    name = f"{where}" if key is None else f"{where}, array {key!r}"
     notes: list[str] = []
+    array, key = _read(where, key, notes)
+    name = f"{where}" if key is None else f"{where}, array {key!r}"
     array = _real(array, name, notes)
     if array.ndim != 2:
         hint = "for n points on a line save it as (n, 1)" if array.ndim == 1 else "flatten each point to one row"
@@ -89,7 +92,7 @@ def read_weights(path: str | Path, n: int, key: str | None = None) -> NDArray[np
         Weights as they are in the file, not normalised, shape (n,), float64.
     """
     where = _regular_file(path)
-    array, key = _read(where, key)
+    array, key = _read(where, key, [])
     name = f"{where}" if key is None else f"{where}, array {key!r}"
     array = _real(array, name, [])
     if array.ndim == 2 and 1 in array.shape:
@@ -152,13 +155,13 @@ def _regular_file(path: str | Path) -> Path:
     return where
 
 
-def _read(path: Path, key: str | None) -> tuple[NDArray[Any], str | None]:
+def _read(path: Path, key: str | None, notes: list[str]) -> tuple[NDArray[Any], str | None]:
     suffix = path.suffix.lower()
     if key is not None and suffix != ".npz":
         raise DataError(f"A key selects an array of an .npz file; {path} holds one table only, leave the key out.")
     if suffix == ".npz":
         return _read_npz(path, key)
-    return (_read_npy(path) if suffix == ".npy" else _read_text(path)), None
+    return (_read_npy(path) if suffix == ".npy" else _read_text(path, notes)), None
 
 
 def what_it_is(path: Path) -> str:
@@ -215,7 +218,7 @@ def damaged(path: Path, error: Exception) -> DataError:
     return DataError(f"{path} is damaged or cut off ({type(error).__name__}: {first}).")
 
 
-def _read_text(path: Path) -> NDArray[Any]:
+def _read_text(path: Path, notes: list[str]) -> NDArray[Any]:
     data = path.read_bytes()
     if b"\0" in data[:4096] or data.startswith(tuple(_OPENINGS)):
         raise DataError(f"{path} is not a text file: {what_it_is(path)}.")
@@ -229,8 +232,10 @@ def _read_text(path: Path) -> NDArray[Any]:
     if first is None:
         raise DataError(f"{path} holds no numbers.")
     delimiter = next((mark for mark in ";,\t" if mark in lines[first]), None)
-    if all(_number(cell) is None for cell in _cells(lines[first], delimiter)):
-        first += 1  # column names
+    names = _cells(lines[first], delimiter)
+    indexed = len(names) > 1 and not names[0] and all(names[1:])
+    if indexed or all(_number(cell) is None for cell in names) or _counts(path, names, lines, first, delimiter, notes):
+        first += 1
     body = "\n".join(lines[first:])
     try:
         import warnings
@@ -240,9 +245,29 @@ def _read_text(path: Path) -> NDArray[Any]:
             array = np.loadtxt(StringIO(body), delimiter=delimiter, ndmin=2, comments="#", quotechar='"')
     except ValueError as error:
         raise _first_fault(path, lines, first, delimiter, error) from None
+    if indexed and array.shape[1] > 1 and np.array_equal(array[:, 0], np.arange(len(array))):
+        notes.append(f"{path}: the first column has no name and counts the rows; it is left out.")
+        array = np.ascontiguousarray(array[:, 1:])
+    elif indexed:
+        notes.append(f"{path}: the first column has no name; it is read as a coordinate. Drop it if it is an index.")
     if array.size == 0:
         raise DataError(f"{path} holds no numbers{' below its line of column names' if first else ''}.")
     return array
+
+
+def _counts(
+    path: Path, names: list[str], lines: list[str], first: int, delimiter: str | None, notes: list[str]
+) -> bool:
+    """Whether the first line is 0, 1, 2, ... above decimals: names that pandas gives, or of a few perhaps a point."""
+    below = next((cells for line in lines[first + 1 :] if (cells := _cells(line, delimiter))), [])
+    if len(names) < 2 or names != [str(k) for k in range(len(names))] or not any("." in cell for cell in below):
+        return False
+    shown = f"{path}, line {first + 1}: {', '.join(names[:4])}{', ...' * (len(names) > 4)}"
+    if len(names) < _SURE:
+        notes.append(f"{shown} is taken for a point; if these are the columns' names, delete the line.")
+        return False
+    notes.append(f"{shown} are taken for the columns' names, not for a point.")
+    return True
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:

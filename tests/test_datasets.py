@@ -91,6 +91,26 @@ def test_text_tables(tmp_path: Path, content: str) -> None:
     assert read_points(text(tmp_path / "a.csv", content)).points.tolist() == POINTS.tolist()
 
 
+def test_what_pandas_adds_is_left_out_and_said(tmp_path: Path) -> None:
+    rows = [[0.5, 1.5, 2.5, 3.5], [4.5, 5.5, 6.5, 7.0]]
+    body = [",".join(map(str, row)) for row in rows]
+    for name, head, index, noted in (
+        ("names", "a,b,c,d", False, ""),
+        ("numbers", "0,1,2,3", False, "0, 1, 2, 3 are taken for the columns' names"),
+        ("index", ",a,b,c,d", True, "counts the rows; it is left out"),
+        ("both", ",0,1,2,3", True, "counts the rows; it is left out"),
+    ):
+        lines = [f"{k},{line}" if index else line for k, line in enumerate(body)]
+        found = read_points(text(tmp_path / f"{name}.csv", "\n".join([head, *lines])))
+        assert found.points.tolist() == rows
+        assert noted in " ".join(found.notes) and bool(found.notes) == bool(noted)
+    found = read_points(text(tmp_path / "pair.csv", "0,1\n0.5,0.25\n"))  # a point as good as any
+    assert found.points.tolist() == [[0, 1], [0.5, 0.25]] and "is taken for a point" in found.notes[0]
+    assert read_points(text(tmp_path / "whole.csv", "0,1,2,3\n4,5,6,7\n")).points.shape == (2, 4)
+    found = read_points(text(tmp_path / "named.csv", ",a\n3,0.5\n9,1.5\n"))  # no count of the rows: kept
+    assert found.points.tolist() == [[3, 0.5], [9, 1.5]] and "read as a coordinate" in found.notes[0]
+
+
 def test_one_column_is_points_on_a_line(tmp_path: Path) -> None:
     assert read_points(text(tmp_path / "a.csv", "x\n1\n2\n")).points.tolist() == [[1.0], [2.0]]
 
