@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otgan import adversarial, images, kernels, latent, metrics, plot
+    from otgan import adversarial, datasets, generators, images, kernels, latent, metrics, plot
     from otgan.certificate import Certificate, certify
     from otgan.cost_potential import KantorovichPotential
     from otgan.generators import fit_generator
@@ -59,7 +59,9 @@ _HOME = {
     "UniformPolytope": "measures",
     "adversarial": "",
     "certify": "certificate",
+    "datasets": "",
     "fit_generator": "generators",
+    "generators": "",
     "images": "",
     "kernels": "",
     "latent": "",
@@ -90,7 +92,9 @@ __all__ = [
     "UniformPolytope",
     "adversarial",
     "certify",
+    "datasets",
     "fit_generator",
+    "generators",
     "images",
     "kernels",
     "latent",

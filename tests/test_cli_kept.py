@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,38 @@ def test_an_interrupt_while_the_program_is_read(
     monkeypatch.setattr("otgan.cli.app.main", raising(KeyboardInterrupt()))
     assert main(["fit", "points.npy"]) == 130
     assert capsys.readouterr().err == "otgan: interrupted; nothing was saved.\n"
+
+
+def test_a_file_of_samples_is_whole_or_as_it_was(
+    points: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = points.parent / "run", points.parent / "new.csv"
+    assert main(["fit", str(points), "--out", str(out)]) == 0
+    assert main(["sample", str(out), "-n", "3", "--out", str(file)]) == 0
+    before = file.read_text()
+
+    def half(file: Any, *_: object, **__: object) -> None:
+        file.write(b"0.5,0.")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numpy.savetxt", half)
+    assert main(["sample", str(out), "-n", "9", "--out", str(file)]) == 2
+    assert f"Cannot write {file}: No space left on device" in capsys.readouterr().err
+    assert file.read_text() == before and not list(points.parent.glob(".*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_standard_output_that_is_full_or_closed(points: Path) -> None:
+    program = "import sys; from otgan.cli import main; sys.exit(main())"
+    for shell, code, said in (
+        ("> /dev/full", 1, "cannot write to the standard output: No space left on device"),
+        (">&-", 0, ""),
+    ):
+        found = subprocess.run(
+            f"{sys.executable} -c '{program}' --version {shell}",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert found.returncode == code and said in found.stderr and "Traceback" not in found.stderr

@@ -58,11 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _main(arguments)
-        sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's last breath
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's last breath
     except BrokenPipeError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except OSError as error:  # a full disk behind the standard output
+        note(f"otgan: cannot write to the standard output: {error.strerror or error}.")
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     return code
 
 

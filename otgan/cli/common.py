@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import math
+import os
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 import tyro
 
@@ -140,6 +142,18 @@ def forget_products(folder: Path) -> None:
     """Remove the pictures, samples and report of the model that was here before: they are not of the new one."""
     for name in (*_PRODUCTS, *(f"{picture}.png" for picture in PICTURES)):
         (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there when all of it is written, and that leaves what was there before until then."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def certificate_table(certificate: Certificate, title: str) -> str:

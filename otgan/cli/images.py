@@ -24,6 +24,7 @@ from otgan.cli.common import (
     save_picture,
     say,
     say_json,
+    whole_file,
     writable_folder,
 )
 
@@ -264,7 +265,7 @@ def sample_images(command: Sample) -> int:
     images = model.sample(command.n, command.seed, label).cpu()
     array, grid = path.with_suffix(".npy"), path.with_suffix(".png")
     try:
-        with open(array, "wb") as file:
+        with whole_file(array) as file:
             np.save(file, (images * 255.0).round().byte().numpy(), allow_pickle=False)
     except OSError as error:
         raise UsageError(f"Cannot write {array}: {error.strerror or error}.") from None

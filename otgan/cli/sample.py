@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from otgan.cli.common import OK, Common, Run, UsageError, note, optional, say, say_json, writable_folder
+from otgan.cli.common import OK, Common, Run, UsageError, note, optional, say, say_json, whole_file, writable_folder
 from otgan.cli.images import SampleFlags, holds_images, sample_images
 from otgan.cli.runs import Kind, load_run
 
@@ -76,16 +76,20 @@ class Sample(SampleFlags, Common):
         form = "%.9g" if points.dtype == np.float32 else "%.17g"  # as many digits as tell two numbers apart
         try:
             if path is None:
+                if sys.stdout is None:
+                    raise UsageError("--out - prints the points on the standard output, which is closed.")
                 np.savetxt(sys.stdout, points, delimiter=",", fmt=form)
-            elif path.suffix.lower() == ".csv":
-                np.savetxt(path, points, delimiter=",", fmt=form)
             else:
-                with open(path, "wb") as file:  # np.save would add a second ending to .NPY
-                    np.save(file, points, allow_pickle=False)
+                with whole_file(path) as file:
+                    if path.suffix.lower() == ".csv":
+                        np.savetxt(file, points, delimiter=",", fmt=form)
+                    else:
+                        np.save(file, points, allow_pickle=False)
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UsageError(f"Cannot write {path}: {error.strerror or error}.") from None
+            place = "the standard output" if path is None else path
+            raise UsageError(f"Cannot write {place}: {error.strerror or error}.") from None
         if self.json:
             settings = {"generator": drawn.generator, "reg": drawn.reg, "seed": self.seed}
             say_json({"out": path, "n_samples": self.n, "dim": dim, **settings})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ def as_images(images: ImagesLike, shape: tuple[int, int, int] | None = None) -> 
     if isinstance(images, ImageDataset):
         pixels = images.load().pixels
     else:
+        if isinstance(images, (str, Path)):
+            raise TypeError(f"images are numbers, got the path {str(images)!r}; read it with otgan.images.read(path).")
         pixels = images if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
         if pixels.dtype != torch.uint8:
             pixels = as_tensor(pixels, "images").float()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from otgan._checks import as_count, make_generator
+from otgan._checks import as_count, as_device, make_generator
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,9 +65,8 @@ class Source(ABC):
             Points, shape (m, d).
         """
         m = as_count(m, "m")
-        if device is None:
-            device = generator.device if generator is not None else "cpu"
-        return self._sample(m, make_generator(seed, generator, device), torch.device(device), _checked_dtype(dtype))
+        place = as_device(device, generator.device if generator is not None else "cpu")
+        return self._sample(m, make_generator(seed, generator, place), place, _checked_dtype(dtype))
 
     def sobol(
         self,
@@ -92,7 +91,9 @@ class Source(ABC):
         engine = torch.quasirandom.SobolEngine(self._sobol_dim, scramble=True, seed=as_count(seed, "seed"))
         u = engine.draw(m, dtype=torch.float64) if m else torch.empty(0, self._sobol_dim, dtype=torch.float64)
         tiny = 2.0**-33  # half a step of the sequence: keeps 0 and 1 out of inverse distribution functions
-        return self._from_uniform(u.clamp(tiny, 1.0 - tiny)).to(device=device, dtype=_checked_dtype(dtype))
+        return self._from_uniform(u.clamp(tiny, 1.0 - tiny)).to(
+            device=as_device(device, "cpu"), dtype=_checked_dtype(dtype)
+        )
 
     @property
     def _sobol_dim(self) -> int:
