@@ -233,7 +233,7 @@ def _read_text(path: Path, notes: list[str]) -> NDArray[Any]:
         raise DataError(f"{path} holds no numbers.")
     delimiter = next((mark for mark in ";,\t" if mark in lines[first]), None)
     names = _cells(lines[first], delimiter)
-    indexed = len(names) > 1 and not names[0] and all(names[1:])
+    indexed = _indexed(names)
     if indexed or all(_number(cell) is None for cell in names) or _counts(path, names, lines, first, delimiter, notes):
         first += 1
     body = "\n".join(lines[first:])
@@ -245,7 +245,7 @@ def _read_text(path: Path, notes: list[str]) -> NDArray[Any]:
             array = np.loadtxt(StringIO(body), delimiter=delimiter, ndmin=2, comments="#", quotechar='"')
     except ValueError as error:
         raise _first_fault(path, lines, first, delimiter, error) from None
-    if indexed and array.shape[1] > 1 and np.array_equal(array[:, 0], np.arange(len(array))):
+    if indexed and array.shape[1] > 1 and np.array_equal(array[:, 0] - array[0, 0], np.arange(len(array))):
         notes.append(f"{path}: the first column has no name and counts the rows; it is left out.")
         array = np.ascontiguousarray(array[:, 1:])
     elif indexed:
@@ -253,6 +253,15 @@ def _read_text(path: Path, notes: list[str]) -> NDArray[Any]:
     if array.size == 0:
         raise DataError(f"{path} holds no numbers{' below its line of column names' if first else ''}.")
     return array
+
+
+def _indexed(names: list[str]) -> bool:
+    """Whether a first line names all columns but the first: by words, or by 0, 1, 2, ..., as pandas and R do."""
+    if len(names) < 2 or names[0]:
+        return False
+    return all(name and _number(name) is None for name in names[1:]) or names[1:] == [
+        str(k) for k in range(len(names) - 1)
+    ]
 
 
 def _counts(
@@ -271,11 +280,11 @@ def _counts(
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:
-    line = line.split("#", 1)[0].strip()
-    if not line:
+    line = line.split("#", 1)[0].strip(" \r\n" if delimiter == "\t" else None)
+    if not line.strip():
         return []
     if delimiter is None:
-        return line.split()
+        return ["" if cell == '""' else cell for cell in line.split()]
     return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
 
 

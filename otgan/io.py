@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -218,5 +219,7 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, torch.dtype):
         return str(value)
+    if isinstance(value, np.integer):
+        return int(value)
     number = float(value)
     return number if math.isfinite(number) else None

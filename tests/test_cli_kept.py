@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,11 +86,25 @@ def test_overwriting_drops_what_was_drawn_of_the_old_model(points: Path) -> None
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors", "run.json", "notes.txt"}
 
 
+def test_a_fit_touches_no_file_that_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The input may be called as a product and lie in the folder of the model; other folders are not cleared at all."""
+    monkeypatch.chdir(tmp_path)
+    np.save("samples.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    Path("report.html").write_text("mine")
+    assert main(["fit", "samples.npy", "--out", "."]) == 0
+    assert Path("samples.npy").exists() and Path("report.html").read_text() == "mine"
+    assert main(["fit", "samples.npy", "--out", ".", "--overwrite"]) == 0
+    assert Path("samples.npy").exists() and not Path("report.html").exists()
+
+
 def test_refused_settings_leave_no_folder(points: Path) -> None:
     out = points.parent / "run"
     assert main(["fit", str(points), "--out", str(out), "--tol", "-1"]) == 2
     assert main(["fit", str(points), "--out", str(out), "--generator", "local", "--p", "3"]) == 2
     assert not out.exists()
+    out.mkdir()
+    assert main(["fit", str(points), "--out", str(out), "--tol", "-1"]) == 2
+    assert out.exists()  # it was there before
 
 
 def test_a_trained_autoencoder_outlives_what_comes_after_it(
@@ -128,6 +143,21 @@ def test_a_file_of_samples_is_whole_or_as_it_was(
     assert main(["sample", str(out), "-n", "9", "--out", str(file)]) == 2
     assert f"Cannot write {file}: No space left on device" in capsys.readouterr().err
     assert file.read_text() == before and not list(points.parent.glob(".*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes")
+def test_samples_go_through_links_and_pipes(points: Path) -> None:
+    out, real, link, pipe = (points.parent / name for name in ("run", "real.csv", "link.csv", "pipe.csv"))
+    assert main(["fit", str(points), "--out", str(out)]) == 0
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    assert main(["sample", str(out), "-n", "3", "--out", str(link)]) == 0
+    assert link.is_symlink() and real.read_text().count("\n") == 3 and real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    assert main(["sample", str(out), "-n", "3", "--out", str(pipe)]) == 0
+    assert reader.communicate(timeout=60)[0] == real.read_text()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")

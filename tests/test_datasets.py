@@ -104,6 +104,11 @@ def test_what_pandas_adds_is_left_out_and_said(tmp_path: Path) -> None:
         found = read_points(text(tmp_path / f"{name}.csv", "\n".join([head, *lines])))
         assert found.points.tolist() == rows
         assert noted in " ".join(found.notes) and bool(found.notes) == bool(noted)
+    for name, content in (("tab", "\ta\tb\n0\t0.5\t1.5\n1\t2.5\t3.5\n"), ("r", '"" a b\n1 0.5 1.5\n2 2.5 3.5\n')):
+        found = read_points(text(tmp_path / f"{name}.txt", content))
+        assert found.points.tolist() == [[0.5, 1.5], [2.5, 3.5]] and "counts the rows" in found.notes[0]
+    with pytest.raises(DataError, match="line 1, column 1: the cell is empty"):  # a missing value is no name
+        read_points(text(tmp_path / "hole.csv", ",1.5,2.5\n0.5,1.5,2.5\n"))
     found = read_points(text(tmp_path / "pair.csv", "0,1\n0.5,0.25\n"))  # a point as good as any
     assert found.points.tolist() == [[0, 1], [0.5, 0.25]] and "is taken for a point" in found.notes[0]
     assert read_points(text(tmp_path / "whole.csv", "0,1,2,3\n4,5,6,7\n")).points.shape == (2, 4)

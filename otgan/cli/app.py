@@ -106,7 +106,7 @@ def _main(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        note("otgan: interrupted; nothing was saved.")
+        note("otgan: interrupted.")
         return INTERRUPTED
     except Exception as error:
         from otgan.datasets import DataError

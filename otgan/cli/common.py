@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 import tyro
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -75,8 +76,14 @@ def say(text: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """Progress, remarks and errors: standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Progress, remarks and errors: standard error, where there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def watched() -> bool:
+    """Whether somebody looks at the standard error, and may be shown progress bars."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def say_json(document: dict[str, Any]) -> None:
@@ -112,11 +119,43 @@ def writable_folder(folder: Path) -> Path:
     return folder
 
 
-def new_folder(folder: Path, overwrite: bool) -> Path:
-    """A folder for a model, which holds none yet unless that may be replaced."""
-    if (folder / "config.json").exists() and not overwrite:
-        raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
-    return writable_folder(folder)
+@dataclass(frozen=True)
+class Place:
+    """Where a model goes.
+
+    Attributes:
+        folder: it is there, and can be written into.
+        made: by this run.
+        overwritten: whether it holds a model already.
+    """
+
+    folder: Path
+    made: bool
+    overwritten: bool
+
+    @classmethod
+    def of(cls, folder: Path, overwrite: bool) -> Place:
+        """A folder that holds no model yet, unless that may be replaced."""
+        there = (folder / "config.json").exists()
+        if there and not overwrite:
+            raise UsageError(f"{folder} holds a model already; choose another --out, or pass --overwrite.")
+        made = not folder.exists()
+        return cls(writable_folder(folder), made, there)
+
+    def saved(self, save: Callable[[Path], object], inputs: Iterable[Path]) -> tuple[Path, bool]:
+        """Save here, or where there is room; the folder, and whether it is this one."""
+        elsewhere = rescued(save, self.folder)
+        if elsewhere is not None:
+            return elsewhere, False
+        if self.overwritten:
+            forget_products(self.folder, inputs)
+        return self.folder, True
+
+    def withdraw(self) -> None:
+        """Leave no empty folder behind, if this run made it."""
+        if self.made:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # unless something is there
 
 
 def rescued(save: Callable[[Path], object], folder: Path) -> Path | None:
@@ -138,22 +177,44 @@ def rescued(save: Callable[[Path], object], folder: Path) -> Path | None:
     return None
 
 
-def forget_products(folder: Path) -> None:
-    """Remove the pictures, samples and report of the model that was here before: they are not of the new one."""
+def forget_products(folder: Path, inputs: Iterable[Path]) -> None:
+    """Remove the pictures, samples and report of a model that is overwritten: they are not of the new one."""
+    kept = {path.resolve() for path in inputs}
     for name in (*_PRODUCTS, *(f"{picture}.png" for picture in PICTURES)):
-        (folder / name).unlink(missing_ok=True)
+        if (folder / name).resolve() not in kept:
+            (folder / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is there when all of it is written, and that leaves what was there before until then."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
+    """A file that is there when all of it is written, and that leaves what was there before until then.
+
+    Links are followed, permissions kept; pipes and devices are written to as they are.
+    """
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        with open(place, "wb") as file:
             yield file
-        os.replace(part, path)
+        return
+    handle, name = tempfile.mkstemp(prefix=".otgan-", dir=place.parent)
+    part = Path(name)
+    try:
+        with open(handle, "wb") as file:
+            yield file
+        if place.exists():
+            shutil.copymode(place, part)
+        else:
+            part.chmod(0o666 & ~_umask())
+        os.replace(part, place)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Which permissions new files of this process lack; the system has no way to ask but to set."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def certificate_table(certificate: Certificate, title: str) -> str:

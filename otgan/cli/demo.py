@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from otgan.cli.common import INTERRUPTED, OK, Common, UsageError, flag, note, say, say_json, writable_folder
+from otgan.cli.common import INTERRUPTED, OK, Common, UsageError, flag, note, say, say_json, watched, writable_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +42,7 @@ class Demo(Common):
         from otgan.demo import run_demo
         from otgan.report import provenance
 
-        report = run_demo(
-            folder, seed=self.seed, quick=self.quick, progress=self.progress and sys.stderr.isatty(), say=note
-        )
+        report = run_demo(folder, seed=self.seed, quick=self.quick, progress=self.progress and watched(), say=note)
         provenance.write(folder, "demo", self)
         if self.json:
             say_json(report.to_dict())

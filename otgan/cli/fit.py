@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,16 +15,15 @@ from otgan.cli.common import (
     NOT_CONVERGED,
     OK,
     Common,
+    Place,
     UsageError,
     flag,
-    forget_products,
-    new_folder,
     note,
     optional,
-    rescued,
     save_pictures,
     say,
     say_json,
+    watched,
 )
 from otgan.cli.images import ImageFlags, fit_images, wants_images
 from otgan.cli.runs import Kind, SavedRun, own_kind
@@ -106,16 +104,15 @@ class Fit(ImageFlags, Common):
         source = self._source(target.dim)
         if self.generator is not None and self.p != 2.0:
             raise UsageError(f"--generator is for p = 2, got --p {self.p:g}; leave one of them out.")
-        folder = new_folder(self.out if self.out is not None else Path("runs") / self.file.stem, self.overwrite)
+        place = Place.of(self.out if self.out is not None else Path("runs") / self.file.stem, self.overwrite)
         merged = "" if target.n == target.n_given else f" ({target.n_given - target.n:,} duplicates merged)"
         note(f"{given.path}: {target.n:,} points in dimension {target.dim}{merged}. Source: {source!r}.")
         try:
             fitted = self._solved(source, target) if self.generator is None else self._fitted(source, target)
         except (ValueError, TypeError) as error:  # settings that do not fit; the points are checked by now
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # unless something else is there
+            place.withdraw()
             raise UsageError(str(error)) from error
-        return self._saved(fitted, folder)
+        return self._saved(fitted, place)
 
     def _solved(self, source: Source, target: DiscreteMeasure) -> SavedRun:
         """The solution alone."""
@@ -130,7 +127,7 @@ class Fit(ImageFlags, Common):
             seed=self.seed,
             max_time=self.max_time,
             max_iter=self.max_iter,
-            progress=self.progress and sys.stderr.isatty(),
+            progress=self.progress and watched(),
             checkpoint=self.checkpoint,
         )
         return SavedRun(result)
@@ -148,30 +145,30 @@ class Fit(ImageFlags, Common):
             seed=self.seed,
             solver={} if self.max_iter is None else {"max_iter": as_count(self.max_iter, "max_iter", 1)},
         )
-        progress = self.progress and sys.stderr.isatty()
+        progress = self.progress and watched()
         try:
             model.fit(target, max_time=self.max_time, progress=progress, checkpoint=self.checkpoint)
         except (Exception, KeyboardInterrupt) as error:
             if not model.solved:
                 raise
+            if self.debug:
+                traceback.print_exc()
             return SavedRun(model.result, lost=error)
         return SavedRun(model.result, model)
 
-    def _saved(self, fitted: SavedRun, folder: Path) -> int:
+    def _saved(self, fitted: SavedRun, place: Place) -> int:
         """Save and report; returns the exit code."""
         from otgan.report import provenance
 
         result, model = fitted.result, fitted.model
 
-        def save(place: Path) -> None:
-            (result if model is None else model).save(place)
-            provenance.write(place, "fit", self, [path for path in (self.file, self.weights) if path is not None])
+        inputs = [path for path in (self.file, self.weights) if path is not None]
 
-        elsewhere = rescued(save, folder)
-        if elsewhere is None:
-            forget_products(folder)
-        else:
-            folder = elsewhere
+        def save(folder: Path) -> None:
+            (result if model is None else model).save(folder)
+            provenance.write(folder, "fit", self, inputs)
+
+        folder, as_asked = place.saved(save, inputs)
         pictures = save_pictures(result, folder) if self.plots and result.status != "interrupted" else []
         if self.json:
             generator = {} if model is None else {"generator": describe_generator(model)}
@@ -181,15 +178,14 @@ class Fit(ImageFlags, Common):
             if model is not None:
                 say(generator_line(model))
             say(f"Saved in {folder}. Next: otgan sample {folder}")
-        if result.status == "interrupted" or (model is not None and model.interrupted):
-            return INTERRUPTED
         if isinstance(fitted.lost, KeyboardInterrupt):
             note("otgan: interrupted while the generator was made; the solution is saved without one.")
             return INTERRUPTED
         if fitted.lost is not None:
             note(f"otgan: the generator could not be made, the solution is saved without one: {fitted.lost}")
-            return FAILED
-        if elsewhere is not None:
+        if result.status == "interrupted" or (model is not None and model.interrupted):
+            return INTERRUPTED
+        if fitted.lost is not None or not as_asked:
             return FAILED
         return OK if result.converged else NOT_CONVERGED
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,17 +12,17 @@ from otgan.cli.common import (
     INTERRUPTED,
     NOT_CONVERGED,
     OK,
+    Place,
     UsageError,
     certificate_table,
     flag,
-    forget_products,
-    new_folder,
     note,
     optional,
     rescued,
     save_picture,
     say,
     say_json,
+    watched,
     whole_file,
     writable_folder,
 )
@@ -120,7 +119,7 @@ def fit_images(command: Fit) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     name = command.file.name.partition(".")[0] or "images"
-    folder = new_folder(command.out if command.out is not None else Path("runs") / name, command.overwrite)
+    place = Place.of(command.out if command.out is not None else Path("runs") / name, command.overwrite)
     note(f"{command.file}: {images!r}.")
     training = {} if command.autoencoder_steps is None else {"steps": command.autoencoder_steps}
     try:
@@ -129,24 +128,20 @@ def fit_images(command: Fit) -> int:
             by_class=command.by_class,
             training=training,
             max_time=command.max_time,
-            progress=command.progress and sys.stderr.isatty(),
+            progress=command.progress and watched(),
             checkpoint=command.checkpoint,
         )
     except (Exception, KeyboardInterrupt) as error:
-        _keep_autoencoder(model, folder)
+        _keep_autoencoder(model, place.folder)
         if isinstance(error, (ValueError, TypeError)) and not isinstance(error, DataError):
             raise UsageError(str(error)) from error  # settings that do not fit; the images are checked by now
         raise
 
-    def save(place: Path) -> None:
-        model.save(place)
-        provenance.write(place, "fit", command, [command.file])
+    def save(folder: Path) -> None:
+        model.save(folder)
+        provenance.write(folder, "fit", command, [command.file])
 
-    elsewhere = rescued(save, folder)
-    if elsewhere is None:
-        forget_products(folder)
-    else:
-        folder = elsewhere
+    folder, as_asked = place.saved(save, [command.file])
     pictures = _pictures(model, images, folder, command.seed)
     report = describe(model)
     if command.json:
@@ -157,7 +152,7 @@ def fit_images(command: Fit) -> int:
         say(f"Next: otgan sample {folder} -n 100")
     if report["autoencoder"]["status"] == "interrupted" or any(one.interrupted for one in model.models):
         return INTERRUPTED
-    if elsewhere is not None:
+    if not as_asked:
         return FAILED
     return OK if all(one["converged"] for one in report["transport"]) else NOT_CONVERGED
 

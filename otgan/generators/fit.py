@@ -163,7 +163,7 @@ def as_network(network: str | nn.Module, dim: int, seed: int) -> nn.Module:
 @torch.no_grad()
 def _probe(network: nn.Module, x: Tensor) -> None:
     """Two points through the network, whose state stays as it is."""
-    training, name = network.training, type(network).__name__
+    training, name = [(module, module.training) for module in network.modules()], type(network).__name__
     network.eval()
     try:
         out = network(x)
@@ -173,7 +173,8 @@ def _probe(network: nn.Module, x: Tensor) -> None:
             f"with: {error}"
         ) from error
     finally:
-        network.train(training)
+        for module, mode in training:
+            module.training = mode
     shape = getattr(out, "shape", None)
     if shape != x.shape:
         got = type(out).__name__ if shape is None else tuple(shape)

@@ -57,10 +57,10 @@ class Generator(nn.Module, ABC):
         They are float32, unless the targets are so far from the origin for their extent, or so small or large, that
         float32 would round them by more than a ten-thousandth of it: then float64.
         """
-        x = self.source.sample(n, seed=seed, generator=generator, device=self.device)
         kind = torch.float32 if float32_resolves(*self._range()) else torch.float64
+        x = self.source.sample(n, seed=seed, generator=generator, device=self.device).to(kind)
         if len(x) == 0:
-            return x.to(kind)
+            return x
         return torch.cat([self(block) for block in x.split(_BLOCK)]).to(kind)
 
     def _range(self) -> tuple[Tensor, Tensor]:
@@ -256,14 +256,13 @@ class NetworkGenerator(Generator):
 
     def inverse(self, y: ArrayLike, *, iterations: int = 200, tol: float = 1e-5) -> Tensor:
         """``x`` with ``G(x) = y``, shape (m, d): the optimal map back, ``grad u*``; convex networks only."""
-        return self.coordinates.source_back(self._conjugate(self._inputs(y), iterations, tol).argument)
+        return self.coordinates.source_back(self._conjugate(y, iterations, tol).argument)
 
     def conjugate(self, y: ArrayLike, *, iterations: int = 200, tol: float = 1e-5) -> Tensor:
         """``u*(y) = max_x <x, y> - u(x)``, shape (m,); convex networks only."""
-        y = self._inputs(y)
         part = self._conjugate(y, iterations, tol).value
-        apart = y - self.coordinates.target_mean.to(y)
-        return self.coordinates.scale.to(y) * part + apart @ self.coordinates.source_mean.to(y)
+        apart = self._targets(y) - self.coordinates.target_mean
+        return self.coordinates.scale.to(part) * part + (apart @ self.coordinates.source_mean).to(part)
 
     def semi_dual(self, x: ArrayLike, y: ArrayLike) -> float:
         """``mean u(x) + mean u*(y)``: of two maps the one with less is nearer to optimal between the laws of x and y.
@@ -294,8 +293,12 @@ class NetworkGenerator(Generator):
             raise TypeError(f"A {type(self.network).__name__} has no potential; fit with network='icnn' for one.")
         return self.network
 
-    def _conjugate(self, y: Tensor, iterations: int, tol: float) -> Conjugate:
-        t = self.coordinates.target(y)
+    def _targets(self, y: ArrayLike) -> Tensor:
+        """Checked y, float64: in the network's precision it would be lost far from the origin."""
+        return as_points(y, "y", self.coordinates.dim, allow_empty=True).to(self.device).double()
+
+    def _conjugate(self, y: ArrayLike, iterations: int, tol: float) -> Conjugate:
+        t = self.coordinates.target(self._targets(y)).to(next(self.network.parameters()).dtype)
         return conjugate(self._convex().value_and_gradient, t, t.clone(), iterations, tol)
 
     def _inputs(self, x: ArrayLike) -> Tensor:
@@ -316,9 +319,9 @@ def range_of(potential: BrenierPotential) -> tuple[Tensor, Tensor]:
 def float32_resolves(center: Tensor, extent: Tensor) -> bool:
     """Whether float32 tells points about ``center`` within ``extent`` apart in every coordinate, both (d,)."""
     largest = center.abs() + extent
-    rounded = torch.finfo(torch.float32).eps * largest > _RESOLVED * extent
-    out = (extent < _TINY) | (largest > _HUGE)
-    return not bool(((rounded | out) & (extent > 0.0)).any())
+    rounded = (torch.finfo(torch.float32).eps * largest > _RESOLVED * extent) | (extent < _TINY)
+    rounded = torch.where(extent > 0.0, rounded, center.float().double() != center)  # a constant: exactly, or not
+    return not bool((rounded | (largest > _HUGE)).any())
 
 
 def was_interrupted(generator: Generator) -> bool:

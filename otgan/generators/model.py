@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -305,20 +306,18 @@ class OTGAN:
         tensors = {f"result.{name}": t for name, t in tensors.items()}
         tensors |= {f"generator.{name}": t for name, t in more.items()}
         kind = type(self.generator).__name__
-        settings = {"seed": self.seed, "tol": self.tol, "asked": self._asked()}
+        settings = {"seed": self.seed, "tol": self.tol}
         scores = {name: list(score) for name, score in self.scores.items()}
         config = {"result": result, "generator": generator, "kind": kind, "settings": settings, "scores": scores}
-        return config, tensors
+        return config | {"asked": self._asked(), "interrupted": self.interrupted}, tensors
 
     def _asked(self) -> dict[str, Any]:
         """What a later fit needs to be like this one, as far as it is plain: names and numbers."""
-        asked = {"generator": self.kind, "method": self.method, "solver": self.solver, "fit": self.settings}
-        plain = (bool, int, float, str, type(None))
+        given = {"generator": self.kind, "method": self.method, "solver": self.solver, "fit": self.settings}
         return {
-            name: value
-            for name, value in asked.items()
-            if isinstance(value, plain)
-            or (isinstance(value, dict) and all(isinstance(v, plain) for v in value.values()))
+            name: {key: entry for key, entry in value.items() if _is_plain(entry)} if isinstance(value, dict) else value
+            for name, value in given.items()
+            if isinstance(value, dict) or _is_plain(value)
         }
 
     def save(self, path: str | Path) -> Path:
@@ -347,12 +346,17 @@ def unpack_model(config: dict[str, Any], tensors: dict[str, Tensor]) -> OTGAN:
     }
     generator = unpack_generator(config["kind"], config["generator"], under("generator."))
     network = {"ICNN": "icnn", "ResidualMLP": "mlp"}.get(config["generator"].get("network", ""), "icnn")
-    settings = dict(config["settings"])
-    asked = {"generator": names.get(config["kind"], network), "method": result.method} | settings.pop("asked", {})
-    model = OTGAN(result.source, **asked, **settings)
+    asked = {"generator": names.get(config["kind"], network), "method": result.method} | config.get("asked", {})
+    model = OTGAN(result.source, **asked, **config["settings"])
+    model.interrupted = bool(config.get("interrupted", False))
     model._result, model._generator = result, generator
     model.scores = {name: Score(*numbers) for name, numbers in config.get("scores", {}).items()}
     return model
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a setting can be saved: a name or a number."""
+    return isinstance(value, (bool, int, float, str, np.number, type(None)))
 
 
 def _known_settings(kind: str | nn.Module, settings: dict[str, Any]) -> dict[str, Any]:

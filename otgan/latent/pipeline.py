@@ -165,7 +165,7 @@ class LatentOTGAN:
         codes = torch.empty((n, self.autoencoder.latent))
         for k in labels.unique().tolist():
             at = labels == k
-            codes[at] = self.models[k].sample(int(at.sum()), seed).cpu()
+            codes[at] = self.models[k].sample(int(at.sum()), seed).float().cpu()
         return codes
 
     def labels(self, n: int, seed: int | None = None, label: Label | Sequence[Label] | None = None) -> Tensor:

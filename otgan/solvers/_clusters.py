@@ -40,7 +40,9 @@ def merged(cells: ExactCells, b: Floats) -> Level | None:
 
 
 def tight_groups(points: Floats) -> Labels:
-    """Number of each target's group, shape (n,): alone, or the smallest tight group that holds it.
+    """Number of each target's group, shape (n,): an innermost tight group, or the target alone.
+
+    What a group holds besides tight groups of its own is alone, until these are merged.
 
     Groups are those of single linkage (components of the least spanning tree below a length) in the graph of nearest
     neighbours. Where a component has no edge that leaves it, what is nearest outside is looked up from its centre.
@@ -71,7 +73,7 @@ def tight_groups(points: Floats) -> Labels:
 
 @njit(cache=True)
 def _tight(points: Floats, edges: Labels, lengths: Floats, leaving: Floats, apart: float) -> Labels:
-    """Labels of the smallest tight groups, by joining along ``edges`` from the shortest on; n + i where i is alone."""
+    """Labels of the innermost tight groups, by joining along ``edges`` from the shortest on; n + i where i is alone."""
     n, dim = points.shape
     parent, low, high = np.arange(n), points.copy(), points.copy()
     size, done, label = np.ones(n, np.int64), np.zeros(n, np.bool_), n + np.arange(n)

@@ -148,8 +148,11 @@ def prolong(level: Level, coarse: Level, heights: Floats, moments: CellMoments) 
     offset = ((level.cells.points - centres[coarse.group]) ** 2).sum(axis=1)
     size = np.sqrt(np.bincount(coarse.group, level.b * offset) / coarse.b) + 1e-9 * np.ptp(centres, axis=0).max()
     constant = -heights - np.einsum("ij,ij->i", centroids, centres)
-    out = np.empty(len(level.b))
-    _upper(level.cells.points, centres, centroids, constant, radius * size, 1.0 / size**2, out)
+    out = -heights[coarse.group]  # f(Y_J) = -H_J: what targets alone in their group keep
+    several = np.bincount(coarse.group)[coarse.group] > 1
+    values = np.empty(int(several.sum()))
+    _upper(level.cells.points[several], centres, centroids, constant, radius * size, 1.0 / size**2, values)
+    out[several] = values
     return -out
 
 

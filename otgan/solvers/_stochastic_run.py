@@ -108,14 +108,16 @@ class Run:
         try:
             with one_thread(self.n <= _SMALL):
                 restore(self)
-                # A finished run whose steps were all done before has none left.
-                spent = self.n_iter >= self.solver.max_iter and max(self.chi2, 0.0) + self.stderr > self.tol
-                status = "max_iter" if spent else self.solve()
+                status = "max_iter" if self.n_iter >= self.solver.max_iter and not self.done() else self.solve()
         except _End as end:
             status = end.status
         except KeyboardInterrupt:
             status = "interrupted"
         return self.outcome(status)
+
+    def done(self) -> bool:
+        """Whether a run that is continued was at its end, so that it needs no further step to say so."""
+        return max(self.chi2, 0.0) + self.stderr <= self.tol and not self.dead and self.stream.drawn >= self.wanted
 
     def solve(self) -> Status:
         """From wherever the run stands."""

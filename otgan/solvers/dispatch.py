@@ -11,7 +11,7 @@ import torch
 from otgan._checks import as_count, as_exponent, as_positive
 from otgan.callbacks import Progress
 from otgan.cells import has_exact_cells
-from otgan.certificate import certify
+from otgan.certificate import LEAST_SAMPLES, certify
 from otgan.cost_potential import KantorovichPotential
 from otgan.measures import DiscreteMeasure, Empirical, Source
 from otgan.potential import BrenierPotential, fix_gauge
@@ -88,7 +88,7 @@ def solve(
             network simplex of "discrete" runs to its end in one call: no callback, no time limit.
         on_failure: "return" a result that did not reach ``tol``, with a status that says so, or "raise"
             :class:`ConvergenceError`, which carries that result.
-        certify_samples: fresh samples of the certificate; see :func:`otgan.certify`.
+        certify_samples: fresh samples of the certificate, at least 100; see :func:`otgan.certify`.
         checkpoint: folder where progress is saved, for "stochastic-newton". When it holds the progress of the same
             problem with the same settings (``max_time`` and ``max_iter`` may differ), the run goes on from there and
             ends with the same numbers as one that was never interrupted.
@@ -116,6 +116,8 @@ def solve(
         raise ValueError(f"source has dimension {source.dim} but the target's points have dimension {nu.dim}.")
     if on_failure not in ("return", "raise"):
         raise ValueError(f"on_failure must be 'return' or 'raise', got {on_failure!r}.")
+    if certify_samples is not None:
+        certify_samples = as_count(certify_samples, "certify_samples", LEAST_SAMPLES)
     if max_time is not None:
         max_time = as_positive(max_time, "max_time")
     if max_iter is not None:

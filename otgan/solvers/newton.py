@@ -10,6 +10,7 @@ import numpy as np
 from otgan.solvers._clusters import merged
 from otgan.solvers._continuation import Level, ladder, lift, prolong
 from otgan.solvers._linear import solve_laplacian
+from otgan.solvers._newton_input import as_start, as_weights
 from otgan.solvers._newton_outcome import MESSAGES, NewtonOutcome
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def newton(
         >>> outcome.masses
         array([0.25, 0.75])
     """
-    b = _as_weights(weights, len(cells.points))
-    given = None if start is None else _as_start(start, len(b))
+    b = as_weights(weights, len(cells.points))
+    given = None if start is None else as_start(start, len(b))
     if not tol > 0:
         msg = f"tol must be positive, got {tol}; 1e-8 is the default"
         raise ValueError(msg)
@@ -202,7 +203,11 @@ class _Run:
         self.moments = self.cells.moments(self.heights)
         least = float((self.moments.masses / self.b).min())
         if least < GOOD_START and self._from_groups():
+            if given is not None:
+                self._approach(self.cells, given)
+            self.min_damping = IMPATIENT
             status = self._iterate(self.cells, self.tol)
+            self.min_damping = MIN_DAMPING
             reached = self._current()
             if status not in FAILED or self._error(reached) < max(ROUNDING_ERROR, 100.0 * self._rounding(reached)):
                 return status
@@ -217,18 +222,36 @@ class _Run:
     def _from_groups(self) -> bool:
         """Start from a rough solution with tight groups of targets merged, each then spread over its group's cell."""
         level = merged(self.cells, self.b)
-        if level is None:
+        if level is None or self._late():
             return False
         left = None if self.max_time is None else max(self.max_time - (time.perf_counter() - self.began), 1e-3)
-        itself = np.arange(len(level.b))
-        found = _Run(level.cells, level.b, itself, STRICT_TOL, self.max_iter, left, None)(None)
+        itself, steps = np.arange(len(level.b)), (self.max_iter - self.n_iter) // 2
+        inner = _Run(level.cells, level.b, itself, STRICT_TOL, steps, left, None)
+
+        def tell(entry: dict[str, Any]) -> bool:
+            self.history.append(
+                {name: entry[name] for name in entry if name != "heights"}
+                | {"step": self.n_iter + entry["step"], "seconds": time.perf_counter() - self.began}
+                | ({"stage": f"{len(itself)} groups"} if entry["stage"] == SOURCE else {})
+            )
+            if self.callback is None:
+                return False
+            heights = np.empty(len(self.order))
+            heights[self.order] = entry["heights"][level.member]
+            return bool(self.callback({**self.history[-1], "heights": heights}))
+
+        inner.callback = tell
+        found = inner(None)
+        self.n_iter += found.n_iter
+        moments = level.cells.moments(found.heights)
+        good = bool(moments.masses.min() > 0.0)
+        heights = prolong(self.finest, level, found.heights, moments) if good else found.heights[level.member]
         if found.status == "interrupted":
+            self.heights, self.moments = heights, None
             raise KeyboardInterrupt
-        heights = prolong(self.finest, level, found.heights, level.cells.moments(found.heights))
-        moments = self.cells.moments(heights)
-        if moments.masses.min() <= 0.0:
+        if not good or (new := self.cells.moments(heights)).masses.min() <= 0.0:
             return False
-        self.heights, self.moments = heights, moments
+        self.heights, self.moments = heights, new
         return True
 
     def _approach(self, cells: ExactCells, given: Floats) -> None:
@@ -374,22 +397,3 @@ class _Run:
         now = self._all_heights()
         heights[self.order] = now - self.finest.b @ now
         return bool(self.callback({**entry, "heights": heights}))
-
-
-def _as_weights(weights: ArrayLike, n: int) -> Floats:
-    b = np.asarray(weights, dtype=np.float64)
-    if b.shape != (n,):
-        msg = f"weights must have shape ({n},), one per target, got {b.shape}"
-        raise ValueError(msg)
-    if not np.isfinite(b).all() or b.min() <= 0.0:
-        msg = f"weights must be positive and finite, got a least value of {b.min()}; drop targets without weight"
-        raise ValueError(msg)
-    return b / b.sum()
-
-
-def _as_start(start: ArrayLike, n: int) -> Floats:
-    heights = np.array(start, dtype=np.float64)
-    if heights.shape != (n,) or not np.isfinite(heights).all():
-        msg = f"start must be finite heights of shape ({n},), got shape {heights.shape}"
-        raise ValueError(msg)
-    return heights

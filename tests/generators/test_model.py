@@ -284,6 +284,30 @@ def test_samples_follow_origin_and_unit_of_the_data(kind, shift, unit):
     torch.testing.assert_close((got.double() - shift) / unit, expected.double(), rtol=0.0, atol=2e-5)
 
 
+def test_constants_and_coarse_targets():
+    """A constant coordinate is met exactly or in float64; samples of float32 targets are no coarser than they say."""
+    y = np.random.default_rng(6).normal(size=(60, 2))
+    y[:, 1] = 123456789.0
+    for value in (0.5, 123456789.0, 1e39):
+        y[:, 1] = value
+        new = og.OTGAN(generator="entropic").fit(y).sample(20, seed=0)
+        assert new.dtype == (torch.float32 if value == 0.5 else torch.float64)
+        torch.testing.assert_close(
+            new[:, 1].double(), torch.full((20,), value, dtype=torch.float64), rtol=1e-15, atol=0
+        )
+    coarse = (50_000.0 + np.random.default_rng(0).normal(size=(300, 2))).astype(np.float32)
+    for kind in ("local", "entropic", "extension"):
+        new = og.OTGAN(generator=kind).fit(coarse).sample(50, seed=0)
+        assert new.dtype == torch.float64 and not torch.equal(new, new.float().double())
+
+
+def test_the_map_back_is_as_exact_far_from_the_origin():
+    y = 1e9 + np.random.default_rng(0).normal(size=(300, 2))
+    generator = og.OTGAN(generator="icnn", fit={**QUICK, "pairs": 2000}).fit(y).generator
+    x = og.Gaussian(2).sample(20, seed=0)
+    torch.testing.assert_close(generator.inverse(generator(x).detach()), x, rtol=0.0, atol=1e-2)
+
+
 def test_an_interrupt_while_the_generator_is_made_keeps_the_solve(monkeypatch):
     points = np.random.default_rng(0).normal(size=(250, 2))
 
@@ -318,7 +342,8 @@ def test_a_network_of_another_shape_is_refused_before_the_solve(monkeypatch):
 
 def test_a_loaded_model_fits_as_it_was_asked_to(tmp_path):
     points = np.random.default_rng(0).normal(size=(60, 2))
-    asked = dict(generator="local", fit={"neighbours": 5.0}, solver={"max_iter": 40}, method="newton", tol=1e-3, seed=4)
+    asked = dict(generator="local", fit={"neighbours": 5.0}, method="newton", tol=1e-3, seed=4)
+    asked["solver"] = {"max_iter": np.int64(40)}
     og.OTGAN(**asked).fit(points).save(tmp_path / "model")
     again = og.load(tmp_path / "model")
     names = {"generator": "kind", "fit": "settings"}

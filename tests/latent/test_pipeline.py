@@ -117,6 +117,16 @@ def test_by_class_samples_the_class_that_is_asked_for() -> None:
         model.interpolate([[0.0] * 4], [[1.0] * 4])
 
 
+def test_codes_far_from_the_origin_are_float32_by_class_too() -> None:
+    inner = pair()
+    far = Pair(lambda x: inner.encode(x) + 5000.0, lambda z: inner.decode(z - 5000.0), inner.shape)
+    for by_class in (False, True):
+        model = LatentOTGAN(far, og.OTGAN(generator="entropic")).fit(IMAGES, by_class=by_class)
+        assert model.models[0].sample(3, seed=0).dtype == torch.float64  # float32 does not resolve them
+        assert model.codes(20, seed=0).dtype == torch.float32
+        assert bool(torch.isfinite(model.sample(20, seed=0)).all())
+
+
 def test_classes_that_cannot_be_fitted_are_told(model: LatentOTGAN) -> None:
     with pytest.raises(DataError, match="needs images with labels"):
         LatentOTGAN(pair()).fit(IMAGES.pixels, by_class=True)

@@ -31,7 +31,7 @@ def test_planted_groups_are_found(seed, dim, sizes):
     inside = np.concatenate([np.arange(size) + 0.5 * rng.random(size) for size in sizes]) / 40.0  # no near pairs
     points = places[label] + 1e-6 * np.stack([inside, *rng.random((dim - 1, len(label)))], axis=1)
     mixed = rng.permutation(len(label))
-    assert same_groups(tight_groups(1e30 * points[mixed] - 7.0), label[mixed])
+    assert same_groups(tight_groups(1e30 * (points[mixed] - 7.0)), label[mixed])
 
 
 def test_innermost_groups_come_first_and_their_level_has_groups_again():
@@ -94,3 +94,26 @@ def test_in_space_too():
     points = np.concatenate([rng.normal(size=(60, 3)), rng.normal(size=(40, 3)) + [1e6, 3e5, 1e5], [[0.0, 0.0, 1e9]]])
     result = og.solve(og.UniformBox(dim=3), points)
     assert float(np.abs(result.masses.numpy() * len(points) - 1.0).max()) < 1e-5
+
+
+def test_steps_on_groups_are_counted_told_and_kept():
+    """Callbacks see them with heights of all targets; who stops there gets a start in which no cell is empty."""
+    rng = np.random.default_rng(0)
+    places = rng.normal(size=(40, 2))
+    points = (places[:, None] * 1e6 + rng.normal(size=(40, 5, 2))).reshape(-1, 2)
+    seen = []
+    whole = og.solve(og.UniformBox(dim=2), points, callback=lambda state: seen.append(state) and False)
+    stages = [state.detail["stage"] for state in seen]
+    assert stages[0] == "40 groups" and stages[-1] == "source"
+    assert whole.n_iter == seen[-1].n_iter and [s.n_iter for s in seen] == sorted(s.n_iter for s in seen)
+    assert all(state.heights.shape == (200,) for state in seen)
+    assert len(whole.history) == len(seen)
+    stopped = og.solve(og.UniformBox(dim=2), points, callback=lambda state: state.detail["stage"] == "40 groups")
+    assert stopped.status == "stopped" and stopped.n_iter == 0 and stopped.certificate.empty_cells == 0
+
+    def interrupt(state):
+        if state.n_iter == 1:
+            raise KeyboardInterrupt
+
+    cut = og.solve(og.UniformBox(dim=2), points, callback=interrupt)
+    assert cut.status == "interrupted" and cut.n_iter == 1 and cut.certificate.empty_cells == 0

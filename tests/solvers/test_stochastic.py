@@ -234,9 +234,11 @@ def test_a_run_in_parts_ends_like_one_in_a_piece(tmp_path):
 def test_a_run_that_used_up_its_steps_does_none_when_it_is_repeated(tmp_path):
     source, y, options = RUNS["clusters"]
     method = StochasticNewton(**options, max_iter=5)
-    runs = [og.solve(source, y, method=method, tol=1e-9, checkpoint=tmp_path, certify_samples=2000) for _ in range(3)]
-    assert [run.n_iter for run in runs] == [5, 5, 5] and {run.status for run in runs} == {"max_iter"}
-    assert torch.equal(runs[0].potential.heights, runs[2].potential.heights)
+    for tol in (1e-9, 10.0):  # and where chi2 is within the tolerance, but samples are left to draw
+        more = {"method": method, "tol": tol, "checkpoint": tmp_path / str(tol), "certify_samples": 2000}
+        runs = [og.solve(source, y, **more) for _ in range(3)]
+        assert [run.n_iter for run in runs] == [5, 5, 5] and {run.status for run in runs} == {"max_iter"}
+        assert torch.equal(runs[0].potential.heights, runs[2].potential.heights)
 
 
 def test_many_targets_start_from_an_eighth_of_them(monkeypatch, tmp_path):
