@@ -36,7 +36,7 @@ class FitState:
         step: steps done.
         steps: planned.
         phase: "squared" or "fenchel-young".
-        loss: mean over the steps since the last measurement, in squared or half squared lengths of the target.
+        loss: mean over the steps since the last measurement; in |y|^2, or of "fenchel-young" in |x| |y|.
         held_out: loss of the averaged weights on held-out targets; NaN without.
         seconds: since the start.
     """
