@@ -60,14 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _main(arguments)
         if sys.stdout is not None:
             sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's last breath
-    except BrokenPipeError:
+    except OSError as error:  # a closed pipe, or a full disk behind the standard output
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
-    except OSError as error:  # a full disk behind the standard output
+        if isinstance(error, BrokenPipeError):
+            return _BROKEN_PIPE
         note(f"otgan: cannot write to the standard output: {error.strerror or error}.")
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     return code
 

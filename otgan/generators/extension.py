@@ -20,10 +20,9 @@ from otgan.generators._facets import (
     unit_normals,
 )
 from otgan.generators.generator import (
-    Generator,
+    TargetGenerator,
     check_brenier,
     pack_with_potential,
-    range_of,
     register_generator,
     tensors_under,
 )
@@ -40,7 +39,7 @@ _MOST_NEIGHBOURS = 5
 _NUMBERS = 1 << 23  # float64 numbers held at a time by the map
 
 
-class ExtensionGenerator(Generator):
+class ExtensionGenerator(TargetGenerator):
     r"""Barycentres of neighbouring targets, but none across the singular facets of the power diagram.
 
     With ``s_j(x) = <x, y_j> + h_j``, i the best target of x and s_(k) its k-th best score,
@@ -145,14 +144,6 @@ class ExtensionGenerator(Generator):
         self.register_buffer(
             "component", components(facets, self.threshold).to(potential.points.device), persistent=False
         )
-
-    @property
-    def device(self) -> torch.device:
-        """Where the targets are."""
-        return self.potential.points.device
-
-    def _range(self) -> tuple[Tensor, Tensor]:
-        return range_of(self.potential)
 
     def forward(self, x: ArrayLike) -> Tensor:
         """``G(x)``, shape (m, d), in the wider precision of x and the targets; differentiable almost everywhere."""

@@ -76,12 +76,14 @@ class Generator(nn.Module, ABC):
         return io.save(path, type(self).__name__, *self.pack())
 
 
-class NearestGenerator(Generator):
-    """The optimal map itself, ``T_h(x) = y_i`` on the power cell of i: every sample is a copy of a target."""
+class TargetGenerator(Generator):
+    """A map that is read off a potential, on the device of its targets and within their range.
 
-    def __init__(self, potential: BrenierPotential, source: Source) -> None:
-        super().__init__(source)
-        self.potential = potential
+    Attributes:
+        potential: u_h.
+    """
+
+    potential: BrenierPotential
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +91,17 @@ class NearestGenerator(Generator):
         return self.potential.points.device
 
     def _range(self) -> tuple[Tensor, Tensor]:
-        return range_of(self.potential)
+        y = self.potential.points.double()
+        low, high = y.amin(dim=0), y.amax(dim=0)
+        return 0.5 * (low + high), 0.5 * (high - low)
+
+
+class NearestGenerator(TargetGenerator):
+    """The optimal map itself, ``T_h(x) = y_i`` on the power cell of i: every sample is a copy of a target."""
+
+    def __init__(self, potential: BrenierPotential, source: Source) -> None:
+        super().__init__(source)
+        self.potential = potential
 
     def forward(self, x: ArrayLike) -> Tensor:
         """``T_h(x)``, shape (m, d)."""
@@ -100,7 +112,7 @@ class NearestGenerator(Generator):
         return pack_with_potential(self, {}, self.potential)
 
 
-class EntropicGenerator(Generator):
+class EntropicGenerator(TargetGenerator):
     """The entropic map ``sum_i p_i(x) y_i``, ``p_i ~ b_i exp((<x, y_i> + h_i) / reg)``.
 
     Args:
@@ -169,14 +181,6 @@ class EntropicGenerator(Generator):
         chosen.scores = dict(sorted(scores.items()))
         return chosen
 
-    @property
-    def device(self) -> torch.device:
-        """Where the targets are."""
-        return self.potential.points.device
-
-    def _range(self) -> tuple[Tensor, Tensor]:
-        return range_of(self.potential)
-
     def forward(self, x: ArrayLike) -> Tensor:
         """The entropic map, shape (m, d)."""
         return self.potential.smooth_transport(x, self.reg)
@@ -233,6 +237,7 @@ class NetworkGenerator(Generator):
     ) -> None:
         super().__init__(source)
         self.network, self.coordinates, self.report = network, coordinates, report
+        self._resolved = float32_resolves(*self._range())
 
     @property
     def device(self) -> torch.device:
@@ -246,7 +251,7 @@ class NetworkGenerator(Generator):
     def forward(self, x: ArrayLike) -> Tensor:
         """``G(x)``, shape (m, d), in the network's precision, or in float64 as :meth:`sample`; differentiable."""
         t = self.network(self.coordinates.source(self._inputs(x)))
-        return self.coordinates.target_back(t if float32_resolves(*self._range()) else t.double())
+        return self.coordinates.target_back(t if self._resolved else t.double())
 
     def value(self, x: ArrayLike) -> Tensor:
         """``u(x)`` with ``grad u = G``, shape (m,); convex networks only."""
@@ -307,13 +312,6 @@ class NetworkGenerator(Generator):
             checked = x  # the caller's tensor, with its graph
         parameter = next(self.network.parameters())
         return checked.to(device=parameter.device, dtype=parameter.dtype)
-
-
-def range_of(potential: BrenierPotential) -> tuple[Tensor, Tensor]:
-    """The middle of the targets and their extent about it, both (d,), float64."""
-    y = potential.points.double()
-    low, high = y.amin(dim=0), y.amax(dim=0)
-    return 0.5 * (low + high), 0.5 * (high - low)
 
 
 def float32_resolves(center: Tensor, extent: Tensor) -> bool:

@@ -12,9 +12,9 @@ from otgan.generators._affinities import Affinities, Nearest, affinities
 from otgan.generators._cells import CellMoments, cell_moments
 from otgan.generators.generator import (
     Generator,
+    TargetGenerator,
     check_brenier,
     pack_with_potential,
-    range_of,
     register_generator,
     tensors_under,
 )
@@ -36,7 +36,7 @@ _NUMBERS = 1 << 22  # float64 numbers of a matrix a cell, held at a time
 _RANK = 1e-10  # of the largest eigenvalue: what is below is rounding
 
 
-class LocalGenerator(Generator):
+class LocalGenerator(TargetGenerator):
     r"""Smoothed optimal map: on the power cell of target i the affine optimal map to the target's neighbourhood.
 
         ``G(x) = m_i + A_i (x - c_i)``   for x in the cell W_i(h), c_i its mass centre,
@@ -213,14 +213,6 @@ class LocalGenerator(Generator):
         assert best is not None
         best[1].scores = scores
         return best[1]
-
-    @property
-    def device(self) -> torch.device:
-        """Where the targets are."""
-        return self.potential.points.device
-
-    def _range(self) -> tuple[Tensor, Tensor]:
-        return range_of(self.potential)
 
     def forward(self, x: ArrayLike) -> Tensor:
         """``G(x)``, shape (m, d), in the wider precision of x and the targets; differentiable, with gradient A_i."""

@@ -202,6 +202,7 @@ class _Run:
             return "empty_cells"
         self.moments = self.cells.moments(self.heights)
         least = float((self.moments.masses / self.b).min())
+        cold = self.heights, self.moments
         if least < GOOD_START and self._from_groups():
             if given is not None:
                 self._approach(self.cells, given)
@@ -211,8 +212,7 @@ class _Run:
             reached = self._current()
             if status not in FAILED or self._error(reached) < max(ROUNDING_ERROR, 100.0 * self._rounding(reached)):
                 return status
-            self.heights = self.cells.start(self.b)
-            self.moments = self.cells.moments(self.heights)
+            self.heights, self.moments = cold
         if least >= GOOD_START or (least > 0.0 and self.cells.smoothed(self.cells.extent) is None):
             if given is not None:
                 self._approach(self.cells, given)
