@@ -125,7 +125,8 @@ def load(path: str | Path) -> Any:
             f"{folder} holds a {kind!r}, which this version does not know ({', '.join(sorted(_LOADERS))})."
         )
     try:
-        return _LOADERS[kind](config, tensors)
+        with torch.random.fork_rng(devices=[]):  # networks draw weights as they are made, from the global state
+            return _LOADERS[kind](config, tensors)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise FormatError(f"{folder} does not describe a {kind}: {type(error).__name__}: {error}.") from error
 

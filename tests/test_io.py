@@ -64,6 +64,17 @@ def test_saving_again_replaces_and_leaves_other_files(tmp_path, result):
     assert og.load(tmp_path / "config.json").potential.n == 10
 
 
+def test_loading_leaves_the_global_random_stream_alone(tmp_path):
+    """Networks draw weights as they are made, from torch's global state."""
+    points = np.random.default_rng(0).normal(size=(40, 2))
+    og.adversarial.train("wgan", points, steps=1, width=8, batch=8).save(tmp_path / "gan")
+    og.OTGAN(generator="icnn", tol=0.2, seed=0).fit(points, max_time=1.0).save(tmp_path / "icnn")
+    before = torch.get_rng_state()
+    for name in ("gan", "icnn"):
+        og.load(tmp_path / name)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 class Crash(BaseException):
     """The process dies here."""
 

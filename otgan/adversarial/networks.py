@@ -19,17 +19,17 @@ _SIDES = (28, 32)
 
 
 class MLP(nn.Module):
-    """Layers ``h -> s(W h + b)``, all of one width, then a linear one: (m, inputs) -> (m, outputs), or (m,) for one.
+    """Layers ``h -> s(W h + b)``, all of one width, then a linear one: (m, inputs) -> (m, outputs), or (m,) of scores.
 
     Weights start as He's normal ones (variance 2 over the inputs of a layer, 1 for the last), or as random matrices
     with orthonormal rows or columns times ``gain``; biases at 0.
 
     Args:
         inputs: dimension of a point or of the noise.
-        outputs: dimension of what comes out; 1 makes a critic of it, whose scores have shape (m,).
+        outputs: dimension of what comes out.
         width: units of a hidden layer.
         depth: hidden layers.
-        scores: whether one output is a score, shape (m,), or a coordinate, shape (m, 1).
+        scores: whether one output is a score of a critic, shape (m,), or a coordinate, shape (m, 1).
         activation: s, "relu" or "tanh".
         gain: of orthogonal weights; He's are drawn where it is None.
         seed: of the initial weights.

@@ -70,9 +70,14 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Replace what is on disk by plain settings and arrays."""
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        tensors = {name: _tensor(array) for name, array in arrays.items()}
         io.save(self.path, _KIND, {"fingerprint": self.fingerprint, "state": state}, tensors)
         self._saved = time.perf_counter()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The same numbers and shape; numpy's contiguous copies have one axis at least, which a scalar has not."""
+    return torch.from_numpy(np.ascontiguousarray(array)).reshape(array.shape)
 
 
 class _Saved:

@@ -134,6 +134,22 @@ def test_a_continued_run_ends_as_an_uninterrupted_one(method, ema, points, tmp_p
     assert same(longer, train(method, points, steps=37, **settings))
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_scalar_parameters_are_continued(method, points, tmp_path):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.scale = MLP(2, 1, 16, 1, scores=True, seed=3), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x):
+            return self.scale * self.inner(x)
+
+    settings = {**QUICK, "seed": 2}
+    whole = train(method, points, critic=Scaled(), steps=9, **settings)
+    train(method, points, critic=Scaled(), steps=4, checkpoint=tmp_path, **settings)
+    assert same(whole, train(method, points, critic=Scaled(), steps=9, checkpoint=tmp_path, **settings))
+
+
 def test_layers_that_draw_are_continued_and_leave_the_global_stream_alone(points, tmp_path):
     def run(steps, **more):
         torch.manual_seed(1)
@@ -150,21 +166,21 @@ def test_layers_that_draw_are_continued_and_leave_the_global_stream_alone(points
     assert same(whole, again) and without_time(whole.history) == without_time(again.history)
 
 
-def test_streams_differ(points):
+@pytest.mark.parametrize("method", ["gan", "wgan-gp"])  # orthogonal weights, and He's
+def test_streams_differ(points, monkeypatch, method):
     """Weights, noise and shuffling draw from streams of their own: equal seeds would make one a copy of another."""
-    seen = []
+    seen, forward = [], MLP.forward
 
-    class Kept(nn.Identity):
-        def forward(self, z):
-            seen.append(z.clone())
-            return super().forward(z)
+    def kept(network, z):
+        if network.inputs == 256:
+            seen.append((network.layers[0].weight.detach().clone(), z.detach().clone()))
+        return forward(network, z)
 
-    generator = nn.Sequential(Kept(), nn.Linear(256, 2))
-    train("gan", points, generator=generator, steps=1, batch=128, latent=256, seed=5)
-    first = [z for z in seen if len(z) == 128][0]
-    weights = MLP(256, 2, 128, 2, seed=derived_seed(5, "generator")).layers[0].weight.detach()
-    both = torch.stack([weights.ravel(), first.ravel()])
-    assert weights.shape == first.shape and abs(float(torch.corrcoef(both)[0, 1])) < 0.05
+    monkeypatch.setattr(MLP, "forward", kept)
+    train(method, points, steps=1, batch=128, latent=256, width=128, seed=5)
+    weights, noise = next(pair for pair in seen if len(pair[1]) == 128)
+    assert weights.shape == noise.shape
+    assert abs(float(torch.corrcoef(torch.stack([weights.ravel(), noise.ravel()]))[0, 1])) < 0.05
     assert len({derived_seed(s, p) for s in range(50) for p in ("noise", "generator")}) == 100
 
 
