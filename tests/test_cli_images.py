@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,8 @@ def test_fit_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         (["--latent", "4", "--tol", "-1"], "tol"),
         (["--latent", "4", "--method", "magic"], "magic"),
         (["--latent", "4", "--method", "discrete"], "Empirical"),
+        (["--latent", "4", "--method", "newton"], "no exact cells"),
+        (["--latent", "4", "--plots"], "--plots is for points"),
     ],
 )
 def test_fit_refuses(
@@ -125,6 +128,31 @@ def test_fit_refuses(
     if not flags:
         argv = argv[:-2]
     assert said in refused(argv, capsys)
+
+
+@pytest.mark.parametrize("method", ["discrete", "newton"])
+def test_what_cannot_be_solved_is_refused_before_the_autoencoder_is_trained(
+    folder: Path, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(og.latent.Autoencoder, "fit", lambda *_, **__: pytest.fail("the autoencoder is trained"))
+    refused(["fit", str(folder), *QUICK, "--method", method, "--out", str(tmp_path / "r")], capsys)
+    assert not (tmp_path / "r").exists()
+
+
+def test_training_steps_are_checked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["fit", str(folder), "--latent", "4", "--autoencoder-steps", "0"]
+    assert "--autoencoder-steps must be at least 1" in refused(argv, capsys)
+
+
+def test_commands_for_points_name_those_for_images(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("evaluate", "plot"):
+        assert "holds a generator of images, which `otgan report`" in refused([command, str(run)], capsys)
+
+
+def test_a_damaged_model_is_bad_input(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "r")
+    (tmp_path / "r" / "model.safetensors").write_bytes(b"broken")
+    assert "does not match" in refused(["sample", str(tmp_path / "r")], capsys)
 
 
 def test_fit_refuses_flags_of_images_for_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,15 @@ def has_exact_cells(source: Source) -> bool:
     return isinstance(source, (UniformBox, UniformPolytope, GridDensity)) and source.dim <= 3
 
 
+def require_exact_cells(source: Source) -> None:
+    """Raise a ValueError that names the sources with exact cells, where this is none of them."""
+    if not has_exact_cells(source):
+        raise ValueError(
+            f"{source!r} has no exact cells; exact are UniformBox and UniformPolytope up to dimension 3, UniformBall, "
+            "Gaussian (of full rank) up to 2, GridDensity, and Empirical on the line. Use method='auto'."
+        )
+
+
 def exact_cells(source: Source, points: Floats) -> ExactCells:
     """Exact power cells of ``points``, shape (n, d), under ``source``.
 
@@ -66,11 +75,7 @@ def exact_cells(source: Source, points: Floats) -> ExactCells:
             "Exact planar cells run on OpenMP threads, which do not survive a fork: start worker processes with the "
             "'spawn' or 'forkserver' method (multiprocessing.get_context)."
         )
-    if not has_exact_cells(source):
-        raise ValueError(
-            f"{source!r} has no exact cells; exact are UniformBox and UniformPolytope up to dimension 3, UniformBall, "
-            "Gaussian (of full rank) up to 2, GridDensity, and Empirical on the line. Use method='auto'."
-        )
+    require_exact_cells(source)
     if source.dim == 1:
         from otgan.cells.line import LineCells
 

@@ -57,10 +57,13 @@ class Evaluate(Common):
             raise UsageError(f"--seed must be at least 0, got {self.seed}.")
         if self.n_new is not None and self.n_new < 1:
             raise UsageError(f"--n-new must be at least 1, got {self.n_new}.")
-        if self.test is None and any((self.samples, self.train, self.metrics, self.n_new)):
-            raise UsageError("--samples, --train, --metrics and --n-new need held-out points: pass --test FILE.")
-        if self.samples is not None and self.n_new is not None:
-            raise UsageError("--n-new counts points drawn from RUN, --samples reads them: choose one.")
+        if self.test is None and any((self.samples, self.train, self.metrics, self.n_new, self.generator, self.key)):
+            raise UsageError(
+                "--samples, --train, --key, --metrics, --n-new and --generator need held-out points: pass --test FILE."
+            )
+        for name, given in (("--n-new", self.n_new), ("--generator", self.generator)):
+            if self.samples is not None and given is not None:
+                raise UsageError(f"{name} is for points drawn from RUN, --samples reads them: choose one.")
         saved = load_run(self.run_)
         import secrets
 

@@ -133,6 +133,7 @@ def fit_images(command: Fit) -> int:
         )
     except (Exception, KeyboardInterrupt) as error:
         _keep_autoencoder(model, place.folder)
+        place.withdraw()
         if isinstance(error, (ValueError, TypeError)) and not isinstance(error, DataError):
             raise UsageError(str(error)) from error  # settings that do not fit; the images are checked by now
         raise
@@ -171,12 +172,15 @@ def _refuse(command: Fit) -> None:
     """Flags that images have no use for."""
     if command.latent is not None and command.latent < 1:
         raise UsageError(f"--latent must be at least 1, got {command.latent}.")
+    if command.autoencoder_steps is not None and command.autoencoder_steps < 1:
+        raise UsageError(f"--autoencoder-steps must be at least 1, got {command.autoencoder_steps}.")
     given = {
         "--p": command.p != 2.0,
         "--weights": command.weights is not None,
         "--weights-key": command.weights_key is not None,
         "--dtype": command.dtype is not None,
         "--max-iter": command.max_iter is not None,
+        "--plots": command.plots,
     }
     for name, there in given.items():
         if there:
@@ -240,7 +244,7 @@ def sample_images(command: Sample) -> int:
     """Draw, and write a grid of pictures and an array."""
     import numpy as np
 
-    from otgan.io import load
+    from otgan.cli.runs import read_run
     from otgan.latent import LatentOTGAN
 
     if command.reg is not None or command.generator is not None:
@@ -250,7 +254,7 @@ def sample_images(command: Sample) -> int:
     path = Path(command.out) if command.out is not None else command.run_ / "samples.npy"
     if path.suffix.lower() not in (".npy", ".png"):
         raise UsageError(f"--out must end in .npy or .png for images, got {path}.")
-    model = load(command.run_)
+    model = read_run(command.run_)
     assert isinstance(model, LatentOTGAN)
     writable_folder(path.parent)
     label = command.label

@@ -117,20 +117,29 @@ def own_kind(model: OTGAN) -> Kind:
     return "icnn" if isinstance(generator.network, ConvexNetwork) else "mlp"
 
 
-def load_run(path: Path) -> SavedRun:
-    """What `otgan fit` saved in this folder."""
-    from otgan.generators import OTGAN
+def read_run(path: Path) -> Any:
+    """Whatever was saved in this folder."""
     from otgan.loading import FormatError, load
-    from otgan.solvers import Result
 
     try:
-        run = load(path)
+        return load(path)
     except (FormatError, FileNotFoundError) as error:
         raise UsageError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def load_run(path: Path) -> SavedRun:
+    """What `otgan fit` saved in this folder, of points."""
+    from otgan.generators import OTGAN
+    from otgan.latent import LatentOTGAN
+    from otgan.solvers import Result
+
+    run = read_run(path)
     if isinstance(run, OTGAN):
         return SavedRun(run.result, run)
+    if isinstance(run, LatentOTGAN):
+        raise UsageError(f"{path} holds a generator of images, which `otgan report` and `otgan sample` take.")
     if not isinstance(run, Result):
         raise UsageError(f"{path} holds a {type(run).__name__}, expected what `otgan fit` writes.")
     return SavedRun(run)

@@ -43,7 +43,7 @@ def channels_first(array: NDArray[Any], name: str) -> NDArray[Any]:
             return np.moveaxis(array, 3, 1)
     hint = ""
     if array.ndim == 2:
-        hint = "; for rows of pixels pass size=(h, w), such as size=28 for rows of 784"
+        hint = "; for rows of pixels pass their size, such as 28 for rows of 784 (size=, --size)"
     elif array.ndim == 4 and 4 in array.shape[1::2]:
         hint = "; drop the fourth channel (opacity)"
     raise DataError(

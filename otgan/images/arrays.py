@@ -108,7 +108,7 @@ def _chosen(arrays: dict[str, Any], key: str | None, where: Path) -> dict[str, N
         key = next(iter(called), wide[0] if len(wide) == 1 else None)
         if key is None:
             what = "several arrays that could be images" if wide else "no array of images (three or four axes)"
-            raise DataError(f"{where} holds {what}; name one by key=; it holds: {keys}.")
+            raise DataError(f"{where} holds {what}; name one (key=, --key); it holds: {keys}.")
     elif key not in arrays:
         raise DataError(f"{where} has no array {key!r}; it holds: {keys}.")
     found = {"images": arrays[key]}

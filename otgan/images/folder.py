@@ -59,8 +59,8 @@ class FolderDataset(ImageDataset):
             if other is not None:
                 (h, w), (h2, w2) = wanted, headers[other][0]
                 raise DataError(
-                    f"{self.files[other]} has {h2} x {w2} pixels, {self.files[0]} has {h} x {w}: pass size=(h, w), "
-                    f"such as size={min(h, w, h2, w2)}, to cut and resample all to one size."
+                    f"{self.files[other]} has {h2} x {w2} pixels, {self.files[0]} has {h} x {w}: pass a size, such "
+                    f"as {min(h, w, h2, w2)} (size=, --size), to cut and resample all to it."
                 )
         if channels is None:
             channels = 1 if all(grey for _, grey in headers) else 3

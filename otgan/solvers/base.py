@@ -112,6 +112,7 @@ class Solver(Protocol):
     """A frozen dataclass of settings, called on a problem.
 
     One with a class attribute ``any_cost = True`` heeds ``problem.p``; others are given problems with p = 2 only.
+    One with a method ``accepts(source)`` raises there for sources that it does not know, before anything is computed.
     """
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from otgan.callbacks import Callback
-    from otgan.measures import DiscreteMeasure
+    from otgan.measures import DiscreteMeasure, Source
     from otgan.solvers.result import Status
 
     Floats = NDArray[np.float64]
@@ -65,16 +65,21 @@ class Discrete:
         """Not used: the simplex ends at a vertex."""
         return 1e-8
 
-    def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
-        """Solve to optimality; time limits do not apply inside the network simplex."""
-        import ot
-
-        source, target = problem.source, problem.target
+    def accepts(self, source: Source) -> None:
+        """Raise a ValueError for a source that is not discrete itself."""
         if not isinstance(source, Empirical):
             raise ValueError(
                 f"method='discrete' needs an Empirical source (points and weights), got {type(source).__name__}; "
                 "use method='auto', or og.Empirical(source.sample(m))."
             )
+
+    def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
+        """Solve to optimality; time limits do not apply inside the network simplex."""
+        import ot
+
+        source, target = problem.source, problem.target
+        self.accepts(source)
+        assert isinstance(source, Empirical)
         m, n = source.m, target.n
         if m * n > self.max_size:
             raise ValueError(

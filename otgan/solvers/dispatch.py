@@ -188,6 +188,9 @@ def _pick(
             f"method={solver.name!r} knows the quadratic cost only (p = 2, cells with flat walls), got p = {p:g}; use "
             f"'auto' or one of {known}."
         )
+    accepts = getattr(solver, "accepts", None)  # before anything is computed: what comes first may take hours
+    if accepts is not None:
+        accepts(source)
     return solver, reason
 
 

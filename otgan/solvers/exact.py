@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from otgan.cells import exact_cells
+from otgan.cells import exact_cells, require_exact_cells
 from otgan.cells.factory import line
 from otgan.certificate import certify_exact
 from otgan.measures import Empirical
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from otgan.callbacks import Callback
     from otgan.cells import CellMoments, ExactCells
-    from otgan.measures import DiscreteMeasure
+    from otgan.measures import DiscreteMeasure, Source
     from otgan.solvers.result import Status
 
 _STATUS = {"singular": "stalled", "empty_cells": "stalled"}
@@ -50,6 +50,10 @@ class Newton:
     def default_tol(self, target: DiscreteMeasure) -> float:
         """``1e-8``, and ``1e-12 n`` beyond ten thousand targets: small cells feel the rounding of the heights."""
         return max(1e-8, 1e-12 * target.n)
+
+    def accepts(self, source: Source) -> None:
+        """Raise a ValueError for a source without exact cells."""
+        require_exact_cells(source)
 
     def __call__(self, problem: Problem, tol: float, clock: Stopwatch, callback: Callback | None) -> Outcome:
         """Solve from a cold start."""

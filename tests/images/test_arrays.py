@@ -65,7 +65,9 @@ def test_npz_finds_images_labels_and_names(tmp_path: Path) -> None:
 
 def test_rows_of_pixels_need_their_size(tmp_path: Path) -> None:
     path = npy(tmp_path, GREY.reshape(6, 20))
-    with pytest.raises(DataError, match=r"rows of pixels pass size="):
+    with pytest.raises(
+        DataError, match=r"rows of pixels pass their size, such as 28 for rows of 784 \(size=, --size\)"
+    ):
         read(path)
     assert np.array_equal(read(path, size=(5, 4)).pixels[:, 0].numpy(), GREY)
     with pytest.raises(DataError, match="not c x 7 x 7"):
