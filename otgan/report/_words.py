@@ -117,7 +117,8 @@ def certified(result: Result) -> list[str]:
     low = c.w2_lower if c.p == 2.0 else c.cost_lower
     high = c.w2_upper if c.p == 2.0 else c.cost_upper
     apart = 0.0 < low < high < math.inf and high / low - 1 > 1e-7
-    width = f" The ends are {percent(high / low - 1)} apart." if apart else ""
+    power = 1.0 if c.p == 2.0 else 1.0 / c.p  # of a cost, which is the p-th power of a distance
+    width = f" The ends are {percent((high / low) ** power - 1)} apart." if apart else ""
     sure = "both hold without sampling error" if c.exact else "each end is three standard errors out"
     place = "lies in the interval" if " to " in ends else "is"
     said.append(
@@ -150,8 +151,9 @@ def _empty_words(c: Certificate, n: int) -> str:
         seen = "has a cell of positive measure" if c.exact else "was reached by some sample"
         return f"Every one of the {n:,} data points {seen}: the transport map drops none."
     few = "" if c.exact or c.n_samples >= 20 * n else " With few samples a point some are missed by chance."
+    missed = "have cells of measure 0" if c.exact else "were reached by no sample"
     return (
-        f"{c.empty_cells:,} of {n:,} data points ({percent(c.empty_cells / n)}) were reached by no sample: the "
+        f"{c.empty_cells:,} of {n:,} data points ({percent(c.empty_cells / n)}) {missed}: the "
         f"transport map drops them, which is what mode collapse is here.{few}"
     )
 

@@ -152,7 +152,7 @@ def class_counts(result: Any) -> Html:
 
     n = result.features.n_samples
     ours = (torch.tensor(result.histogram) * n).round()
-    theirs = (torch.tensor(result.histogram_real) * max(result.features.n_train, result.features.n_test)).round()
+    theirs = (torch.tensor(result.histogram_real) * (result.features.n_train or result.features.n_test)).round()
     alt = "Bars of the share of new images in each class, beside the line of the real images' shares."
     caption = f"Classes of {n:,} new images as the classifier sees them, the real images' shares, and what chance does."
     return attempt(partial(plot.class_histogram, ours, theirs), alt, caption, size=WIDE)

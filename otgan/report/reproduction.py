@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 def reproduce(run: Run, seed: int, versions: Mapping[str, str], python: str) -> Html:
     """Settings, versions, seed, and the command."""
     result = run.parts[0].result
+    given, used = (sum(getattr(part.result.target, name) for part in run.parts) for name in ("n_given", "n"))
+    solvers = dict.fromkeys(
+        f"{one.method}: {one.reason}" if one.reason else one.method for one in (part.result for part in run.parts)
+    )
+    classes = f"in {len(run.parts)} classes, each with a solve of its own, " if len(run.parts) > 1 else ""
     command = run.record.get("command")
     shown: list[Html] = []
     if isinstance(command, str):
@@ -23,12 +28,12 @@ def reproduce(run: Run, seed: int, versions: Mapping[str, str], python: str) -> 
         shown.append(tag("p", "The command that made this run was not recorded with it; these are its settings."))
     rows: list[list[Any]] = [
         ["Source", repr(result.source)],
-        ["Data", f"{result.target.n:,} points, {result.target.n_given:,} given, dimension {result.potential.dim}"],
-        ["Solver", f"{result.method}: {result.reason}" if result.reason else result.method],
+        ["Data", f"{used:,} points, {given:,} given, {classes}dimension {result.potential.dim}"],
+        ["Solver", " ".join(solvers)],
         ["Tolerance", number(result.tol)],
         ["Seed of the run", "not recorded" if run.seed is None else run.seed],
         ["Seed of this report", seed],
-        ["Generator", run.parts[0].how],
+        ["Generator", " ".join(dict.fromkeys(part.how for part in run.parts))],
     ]
     rows += [
         [f"Setting: {name}", value] for name, value in run.settings.items() if name != "seed" and value is not None

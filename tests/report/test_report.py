@@ -139,6 +139,8 @@ def test_a_sampled_certificate_and_empty_cells() -> None:
     text = report_html(broken)
     words = Page(text).words
     assert "3 of 30 data points (10 %) were reached by no sample" in words
+    exact = replace(broken, certificate=replace(broken.certificate, exact=True, n_samples=0))
+    assert "3 of 30 data points (10 %) have cells of measure 0" in Page(report_html(exact)).words
     assert "5,000 samples of the source that the solver never saw" in words
     assert "Not converged." in words and 'class="verdict warn"' in text
     assert f"(n - 1) / N = {29 / result.n_samples:.3f}"[:16] in words
@@ -223,6 +225,7 @@ def test_generators_of_images() -> None:
     parsed = Page(report_html(both, title="classes"))
     assert "script" not in {name for name, _ in parsed.elements}
     assert parsed.words.count("Class b") == 3 and "2 classes" in parsed.words
+    assert "30 points, 30 given, in 2 classes, each with a solve of its own" in parsed.words
     assert len(parsed.all("img")) == 2 * 4
 
 

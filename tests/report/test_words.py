@@ -6,15 +6,17 @@ import hashlib
 import json
 import math
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import otgan as og
 from otgan.metrics import NAMES
 from otgan.report import provenance
 from otgan.report._html import Html, join, table, tag, text
-from otgan.report._words import METRICS, describe_metric, number, percent, seconds
+from otgan.report._words import METRICS, certified, describe_metric, number, percent, seconds
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,16 @@ def test_every_metric_has_words() -> None:
     assert set(NAMES) <= set(METRICS)
     assert describe_metric("pixel_copies") == METRICS["copies"] + ", in pixels"
     assert describe_metric("unheard of") == ""
+
+
+@pytest.mark.parametrize(("p", "name"), [(2.0, "W2"), (3.0, "W3")])
+def test_the_ends_of_an_interval_are_compared_as_distances(p: float, name: str) -> None:
+    """W3 between 1 and 1.1: 10 %, whatever that makes of the costs."""
+    y = np.random.default_rng(0).normal(size=(9, 3))
+    result = og.solve(og.Gaussian(3), y, p=p, tol=0.5, max_iter=5)
+    ends = {"cost_lower": 1.0 / p, "cost_upper": 1.1**p / p, "w2_lower": 1.0, "w2_upper": 1.1}
+    said = " ".join(certified(replace(result, certificate=replace(result.certificate, **ends))))
+    assert f"The distance {name}" in said and "The ends are 10 % apart." in said
 
 
 def test_everything_but_html_is_escaped() -> None:
