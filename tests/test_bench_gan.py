@@ -136,6 +136,20 @@ def test_the_stopwatch_stands_still_while_quality_is_measured(harness, monkeypat
     assert [p["seconds"] for p in recorder.curve] == [0.5 * k for k in range(1, 17)]
 
 
+def test_samples_that_are_not_finite_end_no_benchmark(harness) -> None:
+    class State:
+        step, steps, critic_loss, generator_loss, value = 1, 1, 0.0, 0.0, 0.0
+
+        class model:
+            @staticmethod
+            def sample(n, seed):
+                return harness("torch").full((n, 2), math.nan)
+
+    recorder = harness("gan.runs").Recorder(harness("gan.problems").draw("ring", 0, 50), budget=0.0, seed=0)
+    recorder(State())
+    assert [point["sliced_w2"] for point in recorder.curve] == [math.inf]
+
+
 def test_published_settings_but_for_what_the_codes_need(harness) -> None:
     runs = harness("gan.runs")
     assert runs.settings_of(runs.Task("ring", "wgan-gp", 0, "published", 1.0, 128), 2) == {"width": 128, "depth": 3}
@@ -220,6 +234,8 @@ def test_one_rule_for_all_who_reach_a_level(harness) -> None:
     assert reached["wgan (tuned)"].text() == "20 (2 of 3)" and reached["otgan"].text() == "5 (1 of 2)"
     said = report.findings({"runs": [*slow, *fast, *ours]})
     assert "first by wgan (tuned) after 20 (2 of 3) s; by otgan after 5 (1 of 2) s, 4 times less" in said
+    seldom = [quicker(0.1, method="otgan", seed=2)]  # one seed of three is no time to speak of, for us as for others
+    assert report.findings({"runs": [*slow, *fast, *ours, *seldom]}).endswith("; by otgan after 5 (1 of 3) s")
     low = of([record("wgan", final={"sliced_w2": 0.01})])  # below real points: their level, 0.05, is what counts
     assert report.level(low) == 0.05 and report.times(low)["wgan"].text() == "never (0 of 1)"
 

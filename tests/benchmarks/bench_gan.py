@@ -3,11 +3,11 @@
 Ring, grid, Swiss roll, spiral arms and codes of real digits (10,000 points each, codes with OTGAN_DATA only). All
 methods learn from the same points, in units in which a coordinate has variance 1, and all baselines have a generator
 with three hidden layers of ``--width`` units (so has their critic, where more than two are published; the noise keeps
-its published dimension); "otgan-mlp" fits such a network to the optimal map, "otgan" is og.OTGAN() as it is. Baselines
-run at their published settings for ``--budget`` seconds of processor time (measuring left out, one thread), with
-``--grid`` also at the best of a small grid where those fail (each setting tried for a third of that time on the first
-seed, and judged by the true law), and with ``--steps published`` also once for the published number of steps, on the
-grid, with the networks of the others.
+its published dimension, but on the codes it has as many as they); "otgan-mlp" fits such a network to the optimal map,
+"otgan" is og.OTGAN() as it is. Baselines run at their published settings for ``--budget`` seconds of processor time
+(measuring left out, one thread), with ``--grid`` also at the best of a small grid where those fail (each setting tried
+for a third of that time on the first seed, and judged by the true law), and with ``--steps published`` also once for
+the published number of steps, on the grid, with the networks of the others.
 
 Results are added to a JSON file after each run, and what is there is not run again; `--table` only reads it. Those of
 the README are kept: ``--out tests/benchmarks/records/gan.json`` shows them or goes on with them. In full: 5 problems x

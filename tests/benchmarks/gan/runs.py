@@ -99,7 +99,9 @@ class Recorder:
                 self.planned.pop(0)
             new = state.model.sample(len(self.data.test), seed=self.seed + 1).double().numpy()
             told = {"critic_loss": state.critic_loss, "generator_loss": state.generator_loss, "value": state.value}
-            self.curve.append({"seconds": seconds, "step": state.step, **look(self.data, new), **told})
+            # Samples that are not finite have no place in a table; training itself stops for them a little later.
+            seen = look(self.data, new) if np.isfinite(new).all() else {"sliced_w2": math.inf}
+            self.curve.append({"seconds": seconds, "step": state.step, **seen, **told})
             self.paused += time.process_time() - before
         return bool(self.budget) and seconds >= self.budget
 
@@ -115,7 +117,7 @@ def settings_of(task: Task, dim: int) -> dict[str, Any]:
     preset = PRESETS[task.method]["toy"]
     settings: dict[str, Any] = {"width": task.width or preset.width, "depth": 3}
     if task.problem == "codes":
-        # Noise in the plane cannot fill 32 dimensions: as many as the other methods have, and lambda as for images.
+        # Noise of 2 dimensions cannot fill 32: all methods have as many as the codes, and lambda is that of images.
         settings["latent"] = dim
         if task.method == "wgan-gp":
             settings["penalty_weight"] = 10.0
