@@ -150,7 +150,8 @@ class OTGAN:
         Args:
             data: y_i, shape (n, d), or a measure.
             weights: b_i, shape (n,).
-            max_time: seconds for both; the solve takes two thirds at most.
+            max_time: seconds for both; the solve takes two thirds at most. The certificate, and the comparison of
+                "auto", come on top: some seconds for ten thousand points.
             progress: show bars on standard error.
             callback: is shown the states of both; a true return value ends the part that is running.
             checkpoint: folder where both keep their progress, and go on from.
