@@ -248,6 +248,12 @@ def test_a_setting_is_chosen_by_what_is_shown(harness) -> None:
         point["high_quality"] = 0.9
     assert score(good, 100.0) > score(record("gan"), 100.0) and score(good, 40.0) == score(record("gan"), 40.0)
     assert score(record("gan", status="diverged"), 100.0)[0] == -1.0
+    best_of, nearer = harness("gan.runs").best_of, record("gan")
+    for point in nearer["curve"]:
+        point["sliced_w2"], point["modes"] = point["sliced_w2"] / 2, 19.0
+    assert best_of([record("gan"), good, nearer], 100.0) is good
+    assert best_of([good, record("gan"), nearer], 100.0) is nearer  # the published one failed: any other that helps
+    assert best_of([published := record("gan"), record("gan")], 100.0) is published
 
 
 def test_time_to_a_level(harness) -> None:

@@ -93,9 +93,10 @@ def do(tasks: list[Task], results: dict[str, Any], args: argparse.Namespace) -> 
 def tuned(results: dict[str, Any], args: argparse.Namespace, problems: list[str], methods: list[str]) -> list[Task]:
     """Trials of what failed at its published settings on the first seed, and then the best of each, for all seeds.
 
-    The published setting is one of those that are compared; where it stays the best there is nothing more to run.
+    The published setting is one of those that are compared; where it is the best by either rule of
+    :func:`gan.runs.best_of` there is nothing more to run.
     """
-    from gan.runs import BASELINES, GRID, Task, failed, score
+    from gan.runs import BASELINES, GRID, Task, best_of, failed, score
 
     trial = args.budget / 3
     lost = [
@@ -111,7 +112,7 @@ def tuned(results: dict[str, Any], args: argparse.Namespace, problems: list[str]
     tasks = []
     for pair, published in zip(pairs, lost, strict=True):
         tried = [published, *(by_key[task.key] for task in trials if (task.problem, task.method) == pair)]
-        best = max(tried, key=lambda run: score(run, trial))
+        best = best_of(tried, trial)
         what = ", ".join(f"{name} {value:g}" for name, value in best["setting"].items()) or "published"
         say(f"{'/'.join(pair)}: best of {len(tried)} settings: {what}, score {score(best, trial)[0]:.3f}")
         if best is published:
