@@ -273,9 +273,13 @@ def _columns(found: dict[str, dict[str, Any]]) -> list[str]:
     return sorted(names, key=lambda name: METHODS.index(name.split(" ")[0]))
 
 
+_DASHES = {"published": ("-", "published"), "tuned": (":", "tuned"), "steps": ("--", "published steps")}
+
+
 def curves(results: dict[str, Any]) -> Figure:
-    """Sliced W2 against processor seconds, one panel a problem, one line a seed."""
+    """Sliced W2 against processor seconds, one panel a problem, one line a seed; colours are methods, dashes kinds."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
     from matplotlib.ticker import NullFormatter
 
     from otgan.plot._style import DPI, FRAME, INK, LINES, SMALL, TEXT, frame
@@ -283,43 +287,53 @@ def curves(results: dict[str, Any]) -> Figure:
     found = groups(results)
     if not found:
         raise ValueError("There are no results to draw: run the benchmark first.")
-    names = _columns(found)
     made, axes = plt.subplots(
         1, len(found), figsize=(3.3 * len(found), 3.6), dpi=DPI, layout="constrained", squeeze=False
     )
-    lines = {}
+    methods_seen: dict[str, str] = {}
+    kinds: set[str] = set()
     for ax, (problem, methods) in zip(axes.flat, found.items(), strict=True):
         frame(ax, grid=True)
         ax.set(xscale="log", yscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())  # over one decade the labels would overlap
         ax.set_title(problem, fontsize=TEXT, color=INK)
-        for name, runs in methods.items():
-            style = "-" if runs[0]["kind"] == "published" else ":"
+        for runs in methods.values():
+            style = _DASHES[runs[0]["kind"]][0]
             colour = LINES[METHODS.index(runs[0]["method"]) % len(LINES)]
+            methods_seen[runs[0]["method"]] = colour
+            kinds.add(runs[0]["kind"])
             for run in runs:
                 points = [(p["seconds"], p["sliced_w2"]) for p in run["curve"] if _known(p["sliced_w2"])]
-                lines[name] = ax.plot(
+                ax.plot(
                     *zip(*points, strict=True), color=colour, linestyle=style, linewidth=1.3, alpha=0.85,
                     marker="o" if len(points) < 3 else None, markersize=3,
-                )[0]  # fmt: skip
+                )  # fmt: skip
         real = mean(next(iter(methods.values())), "sliced_w2", "held_out")
         ax.axhline(real, color=FRAME, linewidth=0.8, linestyle=(0, (2, 3)))
     made.supxlabel("seconds of one processor", fontsize=TEXT, color=INK)
     made.supylabel("sliced $W_2$ to held-out points", fontsize=TEXT, color=INK)
-    columns = min(len(names), 2 * len(found))  # as many as a row of panels has room for
-    made.legend(
-        [lines[name] for name in names], names, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL
-    )
+    told = [Line2D([], [], color=methods_seen[name], label=name) for name in METHODS if name in methods_seen]
+    if kinds != {"published"}:
+        told += [
+            Line2D([], [], color=INK, linestyle=dash, label=word)
+            for kind, (dash, word) in _DASHES.items()
+            if kind in kinds
+        ]
+    columns = min(len(told), 2 * len(found))  # as many as a row of panels has room for
+    made.legend(handles=told, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL)
     return made
 
 
 def samples(results: dict[str, Any]) -> Figure:
-    """Samples of the first seed: one row a problem in the plane, one column a method."""
+    """Samples of the first seed within the budget: one row a problem in the plane, one column a method."""
     import matplotlib.pyplot as plt
 
     from otgan.plot._style import DPI, INK, SMALL, SOURCE, TARGET, TEXT, frame
 
-    found = {p: {n: runs[0] for n, runs in m.items() if runs[0]["samples"]} for p, m in groups(results).items()}
+    found = {
+        p: {n: runs[0] for n, runs in m.items() if runs[0]["samples"] and _timed(runs)}
+        for p, m in groups(results).items()
+    }
     found = {problem: methods for problem, methods in found.items() if methods}
     if not found:
         raise ValueError("There are no samples to draw: run a problem in the plane with seed 0 first.")
